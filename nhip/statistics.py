@@ -1,0 +1,241 @@
+"""Statistics of a sample: pure functions, each with its definition and source.
+
+Every function answers ``None`` where the number does not exist (no packet sent, nothing received),
+never 0. Nothing is rounded here. Delays are integers of nanoseconds, results are seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import NormalDist
+
+from nhip.measurement import Counters, Outcome, Sample, Singleton, StampSource, Statistic, Summary
+
+NANOSECONDS_PER_SECOND = 1_000_000_000
+
+_NEITHER_LOST_NOR_RECEIVED = frozenset(
+    {
+        Outcome.CORRUPT,
+        Outcome.TRUNCATED,
+        Outcome.REFUSED,
+        Outcome.UNREACHABLE,
+        Outcome.RESET,
+        Outcome.REJECTED,
+        Outcome.BUSY,
+        Outcome.TLS_FAILED,
+        Outcome.NOT_RESOLVED,
+    }
+)
+
+
+def quantile(values: Sequence[float], probability: float) -> float | None:
+    """The sample quantile by linear interpolation of the order statistics; ``None`` of nothing.
+
+    Hyndman and Fan's definition 7 (The American Statistician 50, 1996), the default of numpy and R, so
+    that anyone can check a figure with either. `probability` is 0 to 1.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"a quantile's probability lies between 0 and 1, not {probability}")
+    if not values:
+        return None
+    ordered = sorted(values)
+    position = (len(ordered) - 1) * probability
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The arithmetic mean, summed without loss of precision; ``None`` of nothing."""
+    return math.fsum(values) / len(values) if values else None
+
+
+def summary(values: Sequence[float], unit: str) -> Summary | None:
+    """Minimum, mean, median, 95th and 99th percentile and maximum; ``None`` of nothing."""
+    if not values:
+        return None
+    ordered = sorted(values)
+
+    def at(probability: float) -> float:
+        value = quantile(ordered, probability)
+        assert value is not None  # noqa: S101 - `ordered` is not empty
+        return value
+
+    return Summary(
+        unit=unit,
+        count=len(ordered),
+        min=ordered[0],
+        mean=math.fsum(ordered) / len(ordered),
+        p50=at(0.5),
+        p95=at(0.95),
+        p99=at(0.99),
+        max=ordered[-1],
+    )
+
+
+def count(singletons: Iterable[Singleton]) -> Counters:
+    """How many of each fate.
+
+    A late answer is a lost packet (RFC 7680 section 2.5: the threshold decides) and is also counted apart. A
+    duplicate adds to neither sent nor received (RFC 5560). A packet that was never sent is no loss.
+    """
+    fates = list(singletons)
+    tally = dict.fromkeys(Outcome, 0)
+    for singleton in fates:
+        tally[singleton.outcome] += 1
+    failed = sum(tally[outcome] for outcome in _NEITHER_LOST_NOR_RECEIVED)
+    lost = tally[Outcome.LOST] + tally[Outcome.LATE]
+    return Counters(
+        sent=tally[Outcome.RECEIVED] + lost + failed,
+        received=tally[Outcome.RECEIVED],
+        lost=lost,
+        failed=failed,
+        late=tally[Outcome.LATE],
+        duplicate=tally[Outcome.DUPLICATE],
+        reordered=reordered(fates),
+        not_sent=tally[Outcome.NOT_SENT],
+    )
+
+
+def loss_ratio(counters: Counters) -> float | None:
+    """Lost ÷ (lost + received), 0 to 1 (RFC 7680 section 4.1); ``None`` when no packet could tell.
+
+    Packets the far end refused say nothing of loss and stay outside both numbers.
+    """
+    base = counters.lost + counters.received
+    return counters.lost / base if base else None
+
+
+def wilson_interval(events: int, trials: int, confidence: float = 0.95) -> tuple[float, float] | None:
+    """The score interval of a ratio (Wilson, JASA 22, 1927), two numbers 0 to 1; ``None`` of no trial.
+
+    Right where the naive interval fails: 0 of 100 is not "no loss" but "at most 3.7 %".
+    """
+    if trials == 0:
+        return None
+    if not 0 <= events <= trials:
+        raise ValueError(f"{events} events of {trials} trials is no ratio")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = events / trials
+    denominator = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / denominator
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / denominator
+    # The bounds are exact at the ends; floating point would leave 1e-19 there.
+    low = 0.0 if events == 0 else max(0.0, centre - half)
+    high = 1.0 if events == trials else min(1.0, centre + half)
+    return low, high
+
+
+def delays_seconds(singletons: Iterable[Singleton]) -> list[float]:
+    """The defined delays, in sending order, in seconds."""
+    return [
+        singleton.delay_ns / NANOSECONDS_PER_SECOND
+        for singleton in sorted(singletons, key=lambda singleton: singleton.sequence)
+        if singleton.outcome is Outcome.RECEIVED and singleton.delay_ns is not None
+    ]
+
+
+def ipdv_seconds(singletons: Iterable[Singleton]) -> list[float]:
+    """Delay differences between packets sent one after the other, signed, in seconds.
+
+    RFC 3393 with the selection function "consecutive packets": a pair is defined only when both
+    packets arrived, so nothing is ever computed across a lost one.
+    """
+    by_sequence = {
+        singleton.sequence: singleton.delay_ns
+        for singleton in singletons
+        if singleton.outcome is Outcome.RECEIVED and singleton.delay_ns is not None
+    }
+    return [
+        (delay_ns - by_sequence[sequence - 1]) / NANOSECONDS_PER_SECOND
+        for sequence, delay_ns in sorted(by_sequence.items())
+        if sequence - 1 in by_sequence
+    ]
+
+
+def pdv_seconds(singletons: Iterable[Singleton]) -> list[float]:
+    """Delay above the sample's minimum, never negative, in seconds (RFC 5481 section 4.2: PDV)."""
+    delays = delays_seconds(singletons)
+    lowest = min(delays, default=0.0)
+    return [delay - lowest for delay in delays]
+
+
+def reordered(singletons: Iterable[Singleton]) -> int:
+    """How many arrived after a packet sent later (RFC 4737 section 3: sequence below the next expected)."""
+    arrived = sorted(
+        (
+            singleton
+            for singleton in singletons
+            if singleton.outcome is Outcome.RECEIVED and singleton.received is not None
+        ),
+        key=lambda singleton: singleton.received.mono_ns if singleton.received else 0,
+    )
+    next_expected, behind = 0, 0
+    for singleton in arrived:
+        if singleton.sequence >= next_expected:
+            next_expected = singleton.sequence + 1
+        else:
+            behind += 1
+    return behind
+
+
+def transfer_rates_bits_per_second(singletons: Iterable[Singleton]) -> list[float]:
+    """The speed of each whole transfer, payload bits ÷ seconds: what QCVN 34 calls the speed of one sample.
+
+    A transfer that broke off has no speed; it counts among the failures instead.
+    """
+    return [
+        singleton.transfer.octets * 8 * NANOSECONDS_PER_SECOND / singleton.transfer.duration_ns
+        for singleton in singletons
+        if singleton.outcome is Outcome.RECEIVED
+        and singleton.transfer is not None
+        and singleton.transfer.duration_ns > 0
+    ]
+
+
+def statistics(sample: Sample) -> list[Statistic]:
+    """The statistics of `sample` that exist, each naming its own definition."""
+    counters = count(sample.singletons)
+    delays, variation = delays_seconds(sample.singletons), pdv_seconds(sample.singletons)
+    differences = ipdv_seconds(sample.singletons)
+    found = [
+        Statistic(
+            name="loss_ratio",
+            value=loss_ratio(counters),
+            unit="ratio",
+            count=counters.lost + counters.received,
+            definition=f"RFC 7680, threshold {sample.loss_threshold_seconds:g} s",
+        ),
+        Statistic(
+            name="round_trip_delay_p50",
+            value=quantile(delays, 0.5),
+            unit="seconds",
+            count=len(delays),
+            definition="median of defined delays, Hyndman-Fan 7",
+        ),
+        Statistic(
+            name="ipdv_mean_absolute",
+            value=mean([abs(difference) for difference in differences]),
+            unit="seconds",
+            count=len(differences),
+            definition="mean |IPDV|, RFC 3393, consecutive packets",
+        ),
+        Statistic(
+            name="pdv_p95",
+            value=quantile(variation, 0.95),
+            unit="seconds",
+            count=len(variation),
+            definition="95th percentile of PDV, RFC 5481",
+        ),
+    ]
+    return [statistic for statistic in found if statistic.value is not None]
+
+
+_QUALITY = (StampSource.HARDWARE, StampSource.KERNEL, StampSource.USER)
+
+
+def worst_source(singletons: Iterable[Singleton]) -> StampSource:
+    """The least trustworthy level any delay rests on; user space when no delay is defined."""
+    levels = [singleton.delay_source for singleton in singletons if singleton.delay_source is not None]
+    return max(levels, key=_QUALITY.index, default=StampSource.USER)

@@ -1,0 +1,318 @@
+"""The envelope: how one test's result travels, is kept, and is read years later.
+
+One JSON object is one test ("record"), failures too. It carries its schema version, an identifier that makes
+delivery idempotent, what was measured and how, and the state of the clock. A batch is what a probe
+hands over at once; the acknowledgement echoes the batch's hash, so that a captive portal's "200 OK" is
+never taken for one.
+
+Reading rule: fields this version does not know are ignored (a newer probe may talk to an older
+collector); a record older than :data:`OLDEST_SCHEMA_VERSION` or newer than :data:`SCHEMA_VERSION` + 2 is
+refused by name; every number must be finite and within its stated range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from nhip import __version__, statistics
+from nhip.errors import WireError
+from nhip.identifier import uuid7
+from nhip.measurement import (
+    Access,
+    ClockState,
+    Counters,
+    Direction,
+    Method,
+    Outcome,
+    Sample,
+    Singleton,
+    StampSource,
+    Summary,
+    Target,
+    TypeP,
+)
+
+SCHEMA_VERSION = 1
+OLDEST_SCHEMA_VERSION = 1
+
+Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+WallNs = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, Meta(ge=0, le=1e7)]
+Ratio = Annotated[float, Meta(ge=0, le=1)]
+ShortText = Annotated[str, Meta(max_length=200)]
+
+
+class Speed(msgspec.Struct, frozen=True, kw_only=True):
+    """One direction's transfers: per-transfer speeds are payload bits ÷ seconds, the mean is arithmetic."""
+
+    direction: Direction
+    transfers: Count
+    octets: Count
+    mean_bits_per_second: Annotated[float, Meta(ge=0, le=1e13)]
+    rates_bits_per_second: list[Annotated[float, Meta(ge=0, le=1e13)]]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """One test and its result. Times are UTC nanoseconds; durations come from the monotonic clock."""
+
+    schema_version: int
+    record_id: UUID
+    probe_id: Identifier
+    epoch: Identifier = "none"
+    """Life of the probe's spool; a new disk starts a new epoch. ``none`` for a record no spool holds."""
+    sequence: Count = 0
+    """Place of this record in its epoch, from 1; given by the spool."""
+    kind: Identifier
+    method: Method
+    software_version: ShortText
+    target: Target
+    access: Access
+    type_p: TypeP
+    outcome: Outcome
+    started_wall_ns: WallNs
+    duration_ns: Count
+    loss_threshold_seconds: Seconds
+    counters: Counters
+    loss_ratio: Ratio | None = None
+    loss_interval: tuple[Ratio, Ratio] | None = None
+    """Wilson, 95 %."""
+    round_trip_delay_seconds: Summary | None = None
+    ipdv_seconds: Summary | None = None
+    """Of |IPDV|, RFC 3393, consecutive packets."""
+    pdv_seconds: Summary | None = None
+    """RFC 5481, above the sample's minimum."""
+    speeds: list[Speed] = []
+    phases_seconds: dict[Identifier, Seconds] = {}
+    """Median of each phase of a longer exchange."""
+    timestamp_source: StampSource
+    clock: ClockState = ClockState()
+    interface: ShortText | None = None
+    address: ShortText | None = None
+    source_address: ShortText | None = None
+    octets_sent: Count = 0
+    octets_received: Count = 0
+    parameters: dict[Identifier, str | int | float | bool] = {}
+    notes: list[ShortText] = []
+    singletons: list[Singleton] | UnsetType = UNSET
+    """Raw singletons; left out unless the task asks for them."""
+
+
+class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a probe says of itself with each batch."""
+
+    software_version: ShortText
+    wall_ns: WallNs
+    mono_ns: Count
+    spool_records: Count = 0
+    spool_octets: Count = 0
+    spool_oldest_age_seconds: Seconds | None = None
+    spool_dropped_total: Count = 0
+    tests_total: Count = 0
+    tests_failed_to_run_total: Count = 0
+    tests_missed_total: Count = 0
+    ship_failures_total: Count = 0
+    schedule_lag_seconds_max: Seconds | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Records as a probe hands them over; each is decoded by itself, so one bad record spoils no other."""
+
+    schema_version: int
+    probe_id: Identifier
+    agent: AgentStatus | None = None
+    records: list[msgspec.Raw]
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A record the collector put aside, and why; it is kept in quarantine and need not be sent again."""
+
+    position: int
+    reason: str
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
+    """The collector's word that a batch is on its disk. `batch_sha256` echoes the bytes as received."""
+
+    batch_sha256: str
+    stored: int
+    duplicate: int
+    rejected: list[Rejection] = []
+
+
+class LimitForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """When a link reaches one limit. `verdict` is already_over, crosses, never or no_capacity."""
+
+    rule_id: Identifier
+    statistic: ShortText
+    limit_ratio: Ratio | None = None
+    limit_bits_per_second: Annotated[float, Meta(ge=0)] | None = None
+    verdict: ShortText
+    median_date: ShortText | None = None
+    interval80: tuple[ShortText | None, ShortText | None] | None = None
+    probability_before_lead_time: Ratio | None = None
+    lead_time_days: Annotated[float, Meta(ge=0)] | None = None
+
+
+class LinkForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """One link's forecast as published to the collector: quantile paths and the date of each limit."""
+
+    link_id: Identifier
+    series_id: ShortText
+    produced_by: ShortText
+    made_at_wall_ns: WallNs
+    unit: ShortText
+    step_seconds: Annotated[float, Meta(gt=0)]
+    provenance: ShortText
+    """``measured`` or ``simulated``; a simulated figure says so wherever it is shown."""
+    capacity_bits_per_second: Annotated[float, Meta(gt=0)] | None = None
+    limits: list[LimitForecast] = []
+    times: list[ShortText] = []
+    median: list[float] = []
+    quantiles: dict[str, list[float]] = {}
+    notes: list[str] = []
+
+
+_record_decoder = msgspec.json.Decoder(Record)
+_batch_decoder = msgspec.json.Decoder(Batch)
+_encoder = msgspec.json.Encoder()
+
+
+def record(
+    sample: Sample, *, probe_id: str, access: Access, wall_ns: int, keep_singletons: bool = False
+) -> Record:
+    """The envelope of `sample`: counters, statistics and circumstances of one test.
+
+    `wall_ns` is when the record is made; it becomes the time inside the record's identifier.
+    """
+    counters = statistics.count(sample.singletons)
+    delays = statistics.delays_seconds(sample.singletons)
+    differences = [abs(value) for value in statistics.ipdv_seconds(sample.singletons)]
+    return Record(
+        schema_version=SCHEMA_VERSION,
+        record_id=uuid7(wall_ns),
+        probe_id=probe_id,
+        kind=sample.kind,
+        method=sample.method,
+        software_version=__version__,
+        target=sample.target,
+        access=access,
+        type_p=sample.type_p,
+        outcome=overall_outcome(sample),
+        started_wall_ns=sample.started.wall_ns,
+        duration_ns=sample.ended.mono_ns - sample.started.mono_ns,
+        loss_threshold_seconds=sample.loss_threshold_seconds,
+        counters=counters,
+        loss_ratio=statistics.loss_ratio(counters),
+        loss_interval=statistics.wilson_interval(counters.lost, counters.lost + counters.received),
+        round_trip_delay_seconds=statistics.summary(delays, "seconds"),
+        ipdv_seconds=statistics.summary(differences, "seconds"),
+        pdv_seconds=statistics.summary(statistics.pdv_seconds(sample.singletons), "seconds"),
+        speeds=_speeds(sample),
+        phases_seconds=_phases_seconds(sample),
+        timestamp_source=sample.timestamp_source,
+        clock=sample.clock,
+        interface=sample.interface,
+        address=sample.address,
+        source_address=sample.source_address,
+        octets_sent=sample.octets_sent,
+        octets_received=sample.octets_received,
+        parameters=dict(sample.parameters),
+        notes=list(sample.notes),
+        singletons=list(sample.singletons) if keep_singletons else UNSET,
+    )
+
+
+def overall_outcome(sample: Sample) -> Outcome:
+    """Received if anything was; otherwise the fate most attempts shared, the first of equals."""
+    fates = [
+        singleton.outcome for singleton in sample.singletons if singleton.outcome is not Outcome.DUPLICATE
+    ]
+    if Outcome.RECEIVED in fates:
+        return Outcome.RECEIVED
+    return max(fates, key=fates.count, default=Outcome.NOT_SENT)
+
+
+def encode_record(record: Record) -> bytes:
+    """The record as JSON; refuses numbers JSON has no word for."""
+    return _encoder.encode(record)
+
+
+def decode_record(raw: bytes | msgspec.Raw) -> Record:
+    """A checked record, upgraded to this schema version; WireError says which key is wrong and how."""
+    try:
+        found = _record_decoder.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise WireError(f"no record: {error}") from error
+    if not OLDEST_SCHEMA_VERSION <= found.schema_version <= SCHEMA_VERSION + 2:
+        raise WireError(
+            f"schema_version {found.schema_version} is not understood",
+            remedy=f"this program reads {OLDEST_SCHEMA_VERSION} to {SCHEMA_VERSION + 2}; upgrade one side",
+        )
+    return found
+
+
+def encode_batch(probe_id: str, records: Iterable[bytes], agent: AgentStatus | None) -> bytes:
+    """One batch from records already encoded, byte for byte as they lie in the spool."""
+    return _encoder.encode(
+        Batch(
+            schema_version=SCHEMA_VERSION,
+            probe_id=probe_id,
+            agent=agent,
+            records=[msgspec.Raw(raw) for raw in records],
+        )
+    )
+
+
+def decode_batch(body: bytes) -> Batch:
+    """The batch with its records still raw; WireError when the outside is wrong."""
+    try:
+        return _batch_decoder.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise WireError(f"no batch: {error}") from error
+
+
+def batch_sha256(body: bytes) -> str:
+    """The hash an acknowledgement must echo, of the uncompressed body."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def _speeds(sample: Sample) -> list[Speed]:
+    speeds = []
+    for direction in Direction:
+        done = [
+            singleton
+            for singleton in sample.singletons
+            if singleton.transfer is not None
+            and singleton.transfer.direction is direction
+            and singleton.outcome is Outcome.RECEIVED
+        ]
+        rates = statistics.transfer_rates_bits_per_second(done)
+        average = statistics.mean(rates)
+        if average is not None:
+            speeds.append(
+                Speed(
+                    direction=direction,
+                    transfers=len(rates),
+                    octets=sum(singleton.transfer.octets for singleton in done if singleton.transfer),
+                    mean_bits_per_second=average,
+                    rates_bits_per_second=rates,
+                )
+            )
+    return speeds
+
+
+def _phases_seconds(sample: Sample) -> dict[str, float]:
+    by_name: dict[str, list[float]] = {}
+    for singleton in sample.singletons:
+        for phase in singleton.phases:
+            seconds = phase.duration_ns / statistics.NANOSECONDS_PER_SECOND
+            by_name.setdefault(phase.name, []).append(seconds)
+    medians = {name: statistics.quantile(values, 0.5) for name, values in by_name.items()}
+    return {name: median for name, median in medians.items() if median is not None}
