@@ -66,7 +66,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     record_id: UUID
     probe_id: Identifier
     epoch: Identifier = "none"
-    """Life of the probe's spool; a new disk starts a new epoch. ``none`` for a record no spool holds."""
+    """One run of the probe's agent; ``none`` for a record that no spool holds."""
     sequence: Count = 0
     """Place of this record in its epoch, from 1; given by the spool."""
     kind: Identifier
@@ -214,8 +214,8 @@ def record(
         round_trip_delay_seconds=statistics.summary(delays, "seconds"),
         ipdv_seconds=statistics.summary(differences, "seconds"),
         pdv_seconds=statistics.summary(statistics.pdv_seconds(sample.singletons), "seconds"),
-        speeds=_speeds(sample),
-        phases_seconds=_phases_seconds(sample),
+        speeds=speeds(sample),
+        phases_seconds=phases_seconds(sample),
         timestamp_source=sample.timestamp_source,
         clock=sample.clock,
         interface=sample.interface,
@@ -237,6 +237,43 @@ def overall_outcome(sample: Sample) -> Outcome:
     if Outcome.RECEIVED in fates:
         return Outcome.RECEIVED
     return max(fates, key=fates.count, default=Outcome.NOT_SENT)
+
+
+def speeds(sample: Sample) -> list[Speed]:
+    """The whole transfers of each direction; a direction without one is left out."""
+    found = []
+    for direction in Direction:
+        done = [
+            singleton
+            for singleton in sample.singletons
+            if singleton.transfer is not None
+            and singleton.transfer.direction is direction
+            and singleton.outcome is Outcome.RECEIVED
+        ]
+        rates = statistics.transfer_rates_bits_per_second(done)
+        average = statistics.mean(rates)
+        if average is not None:
+            found.append(
+                Speed(
+                    direction=direction,
+                    transfers=len(rates),
+                    octets=sum(singleton.transfer.octets for singleton in done if singleton.transfer),
+                    mean_bits_per_second=average,
+                    rates_bits_per_second=rates,
+                )
+            )
+    return found
+
+
+def phases_seconds(sample: Sample) -> dict[str, float]:
+    """The median of each phase, over the attempts that reached it."""
+    by_name: dict[str, list[float]] = {}
+    for singleton in sample.singletons:
+        for phase in singleton.phases:
+            seconds = phase.duration_ns / statistics.NANOSECONDS_PER_SECOND
+            by_name.setdefault(phase.name, []).append(seconds)
+    medians = {name: statistics.quantile(values, 0.5) for name, values in by_name.items()}
+    return {name: median for name, median in medians.items() if median is not None}
 
 
 def encode_record(record: Record) -> bytes:
@@ -281,38 +318,3 @@ def decode_batch(body: bytes) -> Batch:
 def batch_sha256(body: bytes) -> str:
     """The hash an acknowledgement must echo, of the uncompressed body."""
     return hashlib.sha256(body).hexdigest()
-
-
-def _speeds(sample: Sample) -> list[Speed]:
-    speeds = []
-    for direction in Direction:
-        done = [
-            singleton
-            for singleton in sample.singletons
-            if singleton.transfer is not None
-            and singleton.transfer.direction is direction
-            and singleton.outcome is Outcome.RECEIVED
-        ]
-        rates = statistics.transfer_rates_bits_per_second(done)
-        average = statistics.mean(rates)
-        if average is not None:
-            speeds.append(
-                Speed(
-                    direction=direction,
-                    transfers=len(rates),
-                    octets=sum(singleton.transfer.octets for singleton in done if singleton.transfer),
-                    mean_bits_per_second=average,
-                    rates_bits_per_second=rates,
-                )
-            )
-    return speeds
-
-
-def _phases_seconds(sample: Sample) -> dict[str, float]:
-    by_name: dict[str, list[float]] = {}
-    for singleton in sample.singletons:
-        for phase in singleton.phases:
-            seconds = phase.duration_ns / statistics.NANOSECONDS_PER_SECOND
-            by_name.setdefault(phase.name, []).append(seconds)
-    medians = {name: statistics.quantile(values, 0.5) for name, values in by_name.items()}
-    return {name: median for name, median in medians.items() if median is not None}

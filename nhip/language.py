@@ -1,0 +1,67 @@
+"""Words and numbers for people, in Vietnamese and English.
+
+Vietnamese writes 1.234,5 and English 1,234.5. Both are always complete: a text that exists in one
+language only is a fault, and a test looks for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Language(StrEnum):
+    VIETNAMESE = "vi"
+    ENGLISH = "en"
+
+
+Text = Mapping[Language, str]
+
+NO_DATA = "–"
+
+
+def text(vi: str, en: str) -> Text:
+    """One text in both languages."""
+    return {Language.VIETNAMESE: vi, Language.ENGLISH: en}
+
+
+def preferred(environment: Mapping[str, str] | None = None) -> Language:
+    """Vietnamese when ``NHIP_LANGUAGE`` or the locale says so, else English."""
+    environment = os.environ if environment is None else environment
+    for variable in ("NHIP_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = environment.get(variable, "").lower()
+        if value:
+            return Language.VIETNAMESE if value.startswith("vi") else Language.ENGLISH
+    return Language.ENGLISH
+
+
+def number(value: float | None, decimals: int, language: Language) -> str:
+    """`value` rounded for reading, or a dash when there is none."""
+    if value is None:
+        return NO_DATA
+    english = f"{value:,.{decimals}f}"
+    if language is Language.ENGLISH:
+        return english
+    return english.translate(str.maketrans(",.", ".,"))
+
+
+def milliseconds(seconds: float | None, language: Language) -> str:
+    """A duration in milliseconds, with as many decimals as its size deserves."""
+    if seconds is None:
+        return NO_DATA
+    value = seconds * 1e3
+    return f"{number(value, 3 if value < 10 else 2 if value < 100 else 1, language)} ms"
+
+
+def percent(ratio: float | None, language: Language, decimals: int = 2) -> str:
+    """A ratio 0 to 1 as percent."""
+    return NO_DATA if ratio is None else f"{number(ratio * 100, decimals, language)} %"
+
+
+def megabits(bits_per_second: float | None, language: Language) -> str:
+    """A rate in Mbit/s."""
+    if bits_per_second is None:
+        return NO_DATA
+    value = bits_per_second / 1e6
+    return f"{number(value, 3 if value < 10 else 2, language)} Mbit/s"

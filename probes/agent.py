@@ -1,0 +1,263 @@
+"""The agent: runs each task when it is due, spools its record, ships what is spooled.
+
+::
+
+    timetable ──due──▶ gate ──▶ probe.measure ──Sample──▶ record ──▶ spool (disk) ──▶ collector
+                                     │                                  ▲    │
+                                     └─ could not measure: counted,     └────┘ kept until acknowledged
+                                        said in the log, no record
+
+A failing network is a record. Being unable to measure (no privilege, interface gone) is not: it is
+logged with its remedy and counted, and the collector sees the count with the next delivery.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from nhip import __version__, wire
+from nhip.clock import Clock
+from nhip.errors import NhipError, ShipError, StoreError
+from nhip.measurement import Access, Target
+from nhip.statistics import NANOSECONDS_PER_SECOND
+from probes.agent_config import AgentConfig, TaskSection, settings
+from probes.api import Probe, ProbeContext
+from probes.gate import Gate
+from probes.network import HostNetwork
+from probes.registry import PROBES
+from probes.schedule import Timetable
+from probes.ship import Shipper, read_key, retry_seconds
+from probes.spool import Spool
+
+log = logging.getLogger("nhip.probe")
+
+MOST_TESTS_AT_ONCE = 16
+
+
+@dataclass(slots=True)
+class _Task:
+    """A task of the file, ready to run."""
+
+    section: TaskSection
+    target: Target
+    probe: Probe
+    exclusive: bool
+    timetable: Timetable
+    running: bool = False
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What the agent says of itself; one lock guards them."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    tests: int = 0
+    failed_to_run: int = 0
+    ship_failures: int = 0
+    lag_seconds_max: float | None = None
+
+
+class Agent:
+    """A probe that runs until closed. The constructor does nothing; `start` opens the spool and begins."""
+
+    def __init__(self, config: AgentConfig, clock: Clock, *, rng: random.Random | None = None) -> None:
+        self._config = config
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._stop = threading.Event()
+        self._spool = Spool(config.spool.path, config.spool.maximum_octets, clock)
+        self._spool_lock = threading.Lock()
+        self._gate = Gate(config.network.exclusive_lock)
+        self._counts = _Counts()
+        self._threads: list[threading.Thread] = []
+        self._pool: ThreadPoolExecutor | None = None
+        self._tasks: list[_Task] = []
+
+    def start(self) -> None:
+        """Open the spool and start measuring; NhipError when the configuration cannot be carried out."""
+        key = read_key(self._config.collector.key, self._config.collector.key_file)
+        self._spool.start()
+        if self._spool.quarantined:
+            log.warning("damaged spool put aside as %s; a new one was begun", self._spool.quarantined)
+        self._tasks = [self._task(section) for section in self._config.task]
+        self._pool = ThreadPoolExecutor(MOST_TESTS_AT_ONCE, thread_name_prefix="test")
+        for name, loop in (("schedule", self._run_schedule), ("ship", lambda: self._run_shipping(key))):
+            thread = threading.Thread(target=loop, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def wait(self, timeout_seconds: float | None = None) -> None:
+        """Return when the agent was told to stop."""
+        self._stop.wait(timeout_seconds)
+
+    def stop(self) -> None:
+        """Tell every test and loop to end; returns at once, safe in a signal handler."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop, wait for what runs, keep on disk what was not delivered."""
+        self.stop()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None
+        self._spool.close()
+
+    def status(self) -> wire.AgentStatus:
+        """What goes with each batch; the largest lag is since the last call."""
+        with self._spool_lock:
+            spool = self._spool.state()
+        with self._counts.lock:
+            lag, self._counts.lag_seconds_max = self._counts.lag_seconds_max, None
+            return wire.AgentStatus(
+                software_version=__version__,
+                wall_ns=self._clock.wall_ns(),
+                mono_ns=self._clock.mono_ns(),
+                spool_records=spool.records,
+                spool_octets=spool.octets,
+                spool_oldest_age_seconds=spool.oldest_age_seconds,
+                spool_dropped_total=spool.dropped_total,
+                tests_total=self._counts.tests,
+                tests_failed_to_run_total=self._counts.failed_to_run,
+                tests_missed_total=sum(task.timetable.missed for task in self._tasks),
+                ship_failures_total=self._counts.ship_failures,
+                schedule_lag_seconds_max=lag,
+            )
+
+    # Measuring
+
+    def _run_schedule(self) -> None:
+        now_ns = self._clock.mono_ns()
+        queue = [
+            (task.timetable.first_due_ns(now_ns, at_once=task.section.start_at_once), position)
+            for position, task in enumerate(self._tasks)
+        ]
+        heapq.heapify(queue)
+        while not self._stop.is_set():
+            due_ns, position = queue[0]
+            now_ns = self._clock.mono_ns()
+            if due_ns > now_ns:
+                self._stop.wait((due_ns - now_ns) / NANOSECONDS_PER_SECOND)
+                continue
+            task = self._tasks[position]
+            if task.running:
+                task.timetable.missed += 1
+            elif self._pool is not None:
+                task.running = True
+                self._pool.submit(self._run_test, task, due_ns)
+            heapq.heapreplace(queue, (task.timetable.next_due_ns(due_ns, now_ns), position))
+
+    def _run_test(self, task: _Task, due_ns: int) -> None:
+        try:
+            with self._gate.enter(exclusive=task.exclusive):
+                if self._stop.is_set():
+                    return
+                lag_seconds = (self._clock.mono_ns() - due_ns) / NANOSECONDS_PER_SECOND
+                record = self._measure(task)
+            with self._spool_lock:
+                self._spool.append(record)
+            with self._counts.lock:
+                self._counts.tests += 1
+                if not task.exclusive:  # a heavy test waits for its turn on purpose
+                    self._counts.lag_seconds_max = max(lag_seconds, self._counts.lag_seconds_max or 0.0)
+        except NhipError as error:
+            self._failed(task, str(error))
+        except Exception:
+            # A fault of ours must not silence the other tasks; it is counted and its trace is kept.
+            log.exception("test %s towards %s broke", task.section.kind, task.target.id)
+            self._failed(task, "internal fault")
+        finally:
+            task.running = False
+
+    def _measure(self, task: _Task) -> wire.Record:
+        network = self._config.network
+        context = ProbeContext(
+            clock=self._clock,
+            network=HostNetwork(
+                interface=network.interface, source=network.source, ip_version=network.ip_version
+            ),
+            cancelled=self._stop,
+        )
+        sample = task.probe.measure(task.target, context)
+        access = self._config.access
+        record = wire.record(
+            sample,
+            probe_id=self._config.probe_id,
+            access=Access(
+                operator=access.operator,
+                technology=access.technology,
+                province=access.province,
+                environment=access.environment,
+            ),
+            wall_ns=self._clock.wall_ns(),
+            keep_singletons=task.section.keep_singletons,
+        )
+        # The collector needs to know when to miss this series.
+        record.parameters["schedule_interval_seconds"] = task.section.interval_seconds
+        return record
+
+    def _failed(self, task: _Task, why: str) -> None:
+        log.error("test %s towards %s did not run: %s", task.section.kind, task.target.id, why)
+        with self._counts.lock:
+            self._counts.failed_to_run += 1
+
+    def _task(self, section: TaskSection) -> _Task:
+        kind = PROBES.load(section.kind)
+        target = next(target for target in self._config.target if target.id == section.target)
+        return _Task(
+            section=section,
+            target=Target(id=target.id, host=target.host, port=target.port, target_class=target.target_class),
+            probe=kind(settings(section, section.kind)),
+            exclusive=kind.exclusive,
+            timetable=Timetable(section.interval_seconds, section.arrival, self._rng),
+        )
+
+    # Shipping
+
+    def _run_shipping(self, key: str) -> None:
+        collector = self._config.collector
+        shipper = Shipper(
+            collector.url, key, timeout_seconds=collector.timeout_seconds, ca_file=collector.ca_file
+        )
+        failures = 0
+        try:
+            while not self._stop.is_set():
+                try:
+                    drained = self._ship_one(shipper)
+                    failures = 0
+                    pause = collector.interval_seconds if drained else 0.0
+                except ShipError as error:
+                    failures += 1
+                    with self._counts.lock:
+                        self._counts.ship_failures += 1
+                    pause = retry_seconds(failures, self._rng, error.retry_after_seconds)
+                    log.warning("delivery failed, next try in %.1f s: %s", pause, error)
+                except StoreError as error:
+                    failures += 1
+                    pause = retry_seconds(failures, self._rng)
+                    log.error("the spool failed: %s", error)
+                self._stop.wait(pause)
+        finally:
+            shipper.close()
+
+    def _ship_one(self, shipper: Shipper) -> bool:
+        """Deliver one batch, even an empty one as a sign of life; True when nothing more waits."""
+        collector = self._config.collector
+        with self._spool_lock:
+            spooled = self._spool.oldest(collector.batch_records, collector.batch_octets)
+        bodies = spooled.bodies if spooled else ()
+        acknowledgement = shipper.deliver(wire.encode_batch(self._config.probe_id, bodies, self.status()))
+        for rejection in acknowledgement.rejected:
+            log.warning("the collector put record %d aside: %s", rejection.position, rejection.reason)
+        if spooled is None:
+            return True
+        with self._spool_lock:
+            self._spool.remove_through(spooled.through)
+            return self._spool.oldest(1, 1) is None

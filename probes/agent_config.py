@@ -1,0 +1,132 @@
+"""The configuration of a probe agent (``nhip probe --config FILE``)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from nhip.config import convert
+from nhip.errors import ConfigError, UnknownNameError
+from nhip.measurement import Environment, TargetClass, Technology
+from nhip.wire import Identifier
+from probes.registry import PROBES
+
+
+class Arrival(StrEnum):
+    """``poisson``: exponential gaps between tests. ``fixed``: equal gaps from a random phase."""
+
+    POISSON = "poisson"
+    FIXED = "fixed"
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; a misspelt key in it is refused."""
+
+
+class AccessSection(Section, frozen=True, kw_only=True):
+    """The line this probe measures; the collector holds it against its own list."""
+
+    operator: Identifier
+    technology: Technology
+    province: Annotated[str, Meta(pattern=r"^\d{2}$", description="code from geography/provinces.toml")]
+    environment: Environment = Environment.FIXED
+
+
+class CollectorSection(Section, frozen=True, kw_only=True):
+    """Where records go."""
+
+    url: Annotated[str, Meta(pattern=r"^(https?://[^/]+|unix:///.+)$")]
+    """``https://HOST[:PORT]``, ``http://`` for a host on the same machine, or ``unix:///PATH``."""
+    key: Annotated[str, Meta(extra={"environment": "NHIP_PROBE_KEY"})] | None = None
+    key_file: Path | None = None
+    """A file holding the key, readable by this user only."""
+    ca_file: Path | None = None
+    interval_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    """How often what is spooled is delivered, and how often the probe reports itself alive."""
+    batch_records: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    batch_octets: Annotated[int, Meta(ge=65_536, le=64 * 1024 * 1024)] = 2 * 1024 * 1024
+    """Before compression; one larger record still goes, alone."""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 20.0
+
+
+class SpoolSection(Section, frozen=True, kw_only=True):
+    """Where records wait until the collector has them."""
+
+    path: Path
+    maximum_octets: Annotated[int, Meta(ge=65_536)] = 64 * 1024 * 1024
+
+
+class NetworkSection(Section, frozen=True, kw_only=True):
+    """Which way packets leave. A missing interface is an error, never a measurement by another route."""
+
+    interface: str | None = None
+    source: str | None = None
+    ip_version: Literal[4, 6] | None = None
+    exclusive_lock: Path | None = None
+    """A file that agents sharing one line lock for their heavy tests."""
+
+
+class TargetSection(Section, frozen=True, kw_only=True):
+    """Something to measure towards."""
+
+    id: Identifier
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    target_class: TargetClass = TargetClass.DOMESTIC
+
+
+class TaskSection(Section, frozen=True, kw_only=True):
+    """One test, repeated."""
+
+    kind: str
+    target: Identifier
+    interval_seconds: Annotated[float, Meta(ge=1, le=86_400)]
+    arrival: Arrival = Arrival.POISSON
+    start_at_once: bool = False
+    """Run the first test at start instead of at a random phase."""
+    keep_singletons: bool = False
+    settings: dict[str, Any] = {}
+    """The kind's own knobs; see the manual page of the kind."""
+
+
+class AgentConfig(Section, frozen=True, kw_only=True):
+    """A probe: who it is, what it measures, and where the records go."""
+
+    format: Literal["nhip-probe/1"]
+    probe_id: Identifier
+    access: AccessSection
+    collector: CollectorSection
+    spool: SpoolSection
+    network: NetworkSection = NetworkSection()
+    target: Annotated[list[TargetSection], Meta(min_length=1)]
+    task: Annotated[list[TaskSection], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        known = {target.id for target in self.target}
+        if len(known) < len(self.target):
+            raise ConfigError("target: two targets share an id", remedy="give each target its own id")
+        for position, task in enumerate(self.task):
+            where = f"task[{position}]"
+            if task.target not in known:
+                raise ConfigError(
+                    f"{where}.target: {task.target!r} is no target of this file",
+                    remedy=f"name one of {', '.join(sorted(known))}",
+                )
+            try:
+                PROBES.path(task.kind)
+            except UnknownNameError as error:
+                raise ConfigError(f"{where}.kind: {error.what}", remedy=error.remedy) from error
+            settings(task, where)
+
+
+def settings(task: TaskSection, where: str) -> Any:
+    """The checked settings of a task, as its kind's own Config."""
+    into = PROBES.load(task.kind).Config
+    try:
+        return convert(task.settings, into, "", environment={})
+    except ConfigError as error:
+        raise ConfigError(f"{where}.settings.{error.what.lstrip(':')}", remedy=error.remedy) from error

@@ -1,0 +1,97 @@
+"""One stream of echo packets, from the target's name to a whole sample: what icmp and stamp share."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+
+from nhip.clock import clock_state
+from nhip.measurement import Method, Outcome, Sample, Singleton, Target, TypeP
+from nhip.statistics import worst_source
+from probes.api import ProbeContext
+from probes.echo import EchoProtocol, exchange
+from probes.network import Address
+from probes.pacing import Spacing, offsets_ns
+
+
+class EchoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Knobs every echo stream has."""
+
+    count: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
+    interval_seconds: Annotated[float, msgspec.Meta(ge=0.001, le=3600)] = 1.0
+    spacing: Spacing = Spacing.PERIODIC
+    dscp: Annotated[int, msgspec.Meta(ge=0, le=63)] = 0
+    loss_threshold_seconds: Annotated[float, msgspec.Meta(gt=0, le=120)] = 2.0
+
+
+def measure_echo(
+    *,
+    kind: str,
+    method: Method,
+    config: EchoConfig,
+    target: Target,
+    port: int,
+    context: ProbeContext,
+    open_session: Callable[[Address], tuple[socket.socket, EchoProtocol]],
+    type_p: Callable[[Address | None], TypeP],
+) -> Sample:
+    """Resolve, open, exchange, and put the result into a sample of `kind`.
+
+    `open_session` gives the socket and the packets for an address; the socket is closed here.
+    CannotMeasureError comes through from it when this host may not open such a socket.
+    """
+    started, clock = context.now(), clock_state()
+    address = context.network.resolve(target.host, port, timeout_seconds=config.loss_threshold_seconds)
+    singletons: tuple[Singleton, ...] = (Singleton(sequence=0, outcome=Outcome.NOT_RESOLVED),)
+    octets_sent = octets_received = foreign = 0
+    if address is not None:
+        sock, session = open_session(address)
+        with sock:
+            mark(sock, config.dscp)
+            result = exchange(
+                sock,
+                address,
+                session,
+                offsets_ns=offsets_ns(config.count, config.interval_seconds, config.spacing, random.Random()),
+                loss_threshold_seconds=config.loss_threshold_seconds,
+                context=context,
+            )
+        singletons, foreign = result.singletons, result.foreign
+        octets_sent, octets_received = result.octets_sent, result.octets_received
+    return Sample(
+        kind=kind,
+        method=method,
+        target=target,
+        type_p=type_p(address),
+        started=started,
+        ended=context.now(),
+        loss_threshold_seconds=config.loss_threshold_seconds,
+        singletons=singletons,
+        timestamp_source=worst_source(singletons),
+        address=address.host if address else None,
+        source_address=context.network.source,
+        interface=context.network.interface,
+        clock=clock,
+        octets_sent=octets_sent,
+        octets_received=octets_received,
+        parameters={
+            "count": config.count,
+            "interval_seconds": config.interval_seconds,
+            "spacing": config.spacing.value,
+        },
+        notes=(f"{foreign} answers from other addresses ignored",) if foreign else (),
+    )
+
+
+def mark(sock: socket.socket, dscp: int) -> None:
+    """Send with code point `dscp`, 0 to 63 (RFC 2474); 0 leaves the socket as it is."""
+    if dscp == 0:
+        return
+    if sock.family is socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, dscp << 2)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, dscp << 2)

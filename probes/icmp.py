@@ -1,0 +1,111 @@
+"""ICMP echo: round-trip delay, its variation and loss towards a host.
+
+Sends ``count`` echo requests and matches each reply by sequence number and by a token in its data, so that
+neither another program's replies nor a changed packet is taken for an answer. Works without privilege where
+the sysctl ``net.ipv4.ping_group_range`` allows it (it covers IPv6 too), else with CAP_NET_RAW. A reply that
+comes after ``loss_threshold_seconds`` is late and counts as lost.
+
+Settings: ``count``, ``interval_seconds``, ``spacing`` (``periodic`` or ``poisson``), ``size_octets`` of data
+behind the ICMP header, ``dscp``, ``loss_threshold_seconds``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from nhip.errors import WireError
+from nhip.measurement import Method, Sample, Stamp, Target, TypeP
+from probes.api import ProbeContext
+from probes.echo import Answer, EchoProtocol
+from probes.echo_stream import EchoConfig, measure_echo
+from probes.network import Address
+from probes.packets import icmp
+from probes.timestamping import Datagram
+
+TOKEN_OCTETS = 8
+
+
+class IcmpConfig(EchoConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Knobs of an icmp test."""
+
+    size_octets: Annotated[int, msgspec.Meta(ge=TOKEN_OCTETS, le=65_000)] = 56
+
+
+class Icmp:
+    """Measures round-trip delay and loss with ICMP echo."""
+
+    kind: ClassVar = "icmp"
+    method: ClassVar = Method("icmp_echo", "1")
+    Config: ClassVar = IcmpConfig
+    exclusive: ClassVar = False
+
+    def __init__(self, config: IcmpConfig) -> None:
+        self.config = config
+
+    def measure(self, target: Target, context: ProbeContext) -> Sample:
+        def open_session(address: Address) -> tuple[socket.socket, EchoProtocol]:
+            sock, raw = context.network.icmp(address.family)
+            return sock, _Session(address, raw, self.config.size_octets)
+
+        return measure_echo(
+            kind=self.kind,
+            method=self.method,
+            config=self.config,
+            target=target,
+            port=0,
+            context=context,
+            open_session=open_session,
+            type_p=self._type_p,
+        )
+
+    def _type_p(self, address: Address | None) -> TypeP:
+        return TypeP(
+            protocol="icmpv6" if address and address.ip_version == 6 else "icmp",
+            ip_version=address.ip_version if address else None,
+            size_octets=icmp.HEADER_OCTETS + self.config.size_octets,
+            dscp=self.config.dscp,
+        )
+
+
+class _Session:
+    """The packets of one test: replies are ours by identifier (raw sockets), token and length."""
+
+    def __init__(self, address: Address, raw: bool, size_octets: int) -> None:
+        self._ip_version = address.ip_version
+        self._raw = raw
+        self._identifier = secrets.randbelow(0x10000)
+        self._token = secrets.token_bytes(TOKEN_OCTETS)
+        self._padding = secrets.token_bytes(size_octets - TOKEN_OCTETS)
+
+    def request(self, sequence: int, _sent: Stamp) -> bytes:
+        data = self._token + self._padding
+        return icmp.pack_request(icmp.Echo(self._identifier, sequence, data), self._ip_version)
+
+    def answer(self, datagram: Datagram) -> Answer | None:
+        octets = datagram.data
+        try:
+            if self._raw and self._ip_version == 4:
+                octets = icmp.strip_ip_header(octets)
+            reply = icmp.unpack_reply(octets, self._ip_version)
+        except WireError:
+            return None
+        if reply is None or not self._ours(reply):
+            return None
+        return Answer(reply.sequence, intact=reply.data[TOKEN_OCTETS:] == self._padding)
+
+    def quoted(self, octets: bytes) -> int | None:
+        try:
+            request = icmp.unpack_request(octets, self._ip_version)
+        except WireError:
+            return None
+        # Routers may quote as little as the eight octets of the header.
+        return request.sequence if request and self._token.startswith(request.data[:TOKEN_OCTETS]) else None
+
+    def _ours(self, reply: icmp.Echo) -> bool:
+        # A datagram socket's identifier is the kernel's, which has already sorted out other programs.
+        known = not self._raw or reply.identifier == self._identifier
+        return known and reply.data[:TOKEN_OCTETS] == self._token

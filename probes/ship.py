@@ -1,0 +1,144 @@
+"""Delivers batches to the collector and believes only an acknowledgement that echoes the batch's hash."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import random
+import socket
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from nhip import __version__
+from nhip.errors import CannotMeasureError, ShipError
+from nhip.wire import Acknowledgement, batch_sha256
+
+RECORDS_PATH = "/api/v1/records"
+FIRST_RETRY_SECONDS = 1.0
+LONGEST_RETRY_SECONDS = 300.0
+_ANSWER_OCTETS = 1 << 20
+
+
+class Shipper:
+    """One connection to the collector, opened when needed and kept while it works."""
+
+    def __init__(self, url: str, key: str, *, timeout_seconds: float, ca_file: Path | None = None) -> None:
+        self._url, self._key = url, key
+        self._timeout_seconds = timeout_seconds
+        self._ca_file = ca_file
+        self._connection: http.client.HTTPConnection | None = None
+
+    def deliver(self, body: bytes) -> Acknowledgement:
+        """Hand over one batch; on return the collector has it on disk.
+
+        ShipError says why not, and after how long to try again when the collector said so. Nothing
+        but the right hash counts: a captive portal's 200 is an error.
+        """
+        headers = {
+            "Authorization": f"Bearer {self._key}",
+            "Content-Type": "application/json",
+            "Content-Encoding": "gzip",
+            "User-Agent": f"nhip/{__version__}",
+        }
+        try:
+            connection = self._connection or self._connect()
+            self._connection = connection
+            connection.request("POST", RECORDS_PATH, gzip.compress(body, 5), headers)
+            response = connection.getresponse()
+            answer = response.read(_ANSWER_OCTETS)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise ShipError(f"{self._url} was not reached: {error or type(error).__name__}") from error
+        if response.will_close:
+            self.close()
+        if response.status != 200:
+            raise ShipError(
+                f"{self._url} answered {response.status}: {answer[:200].decode('utf-8', 'replace')}",
+                remedy=_REMEDIES.get(response.status, ""),
+                retry_after_seconds=_seconds(response.headers.get("Retry-After")),
+            )
+        try:
+            acknowledgement = msgspec.json.decode(answer, type=Acknowledgement)
+        except msgspec.MsgspecError as error:
+            raise ShipError(
+                f"{self._url} answered 200 but it is no acknowledgement",
+                remedy="something between probe and collector answers in its place (a captive portal?)",
+            ) from error
+        if acknowledgement.batch_sha256 != batch_sha256(body):
+            raise ShipError(f"{self._url} acknowledged another batch", remedy="look for a proxy that caches")
+        return acknowledgement
+
+    def close(self) -> None:
+        """Drop the connection; the next delivery opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self._url)
+        if parts.scheme == "unix":
+            return _UnixConnection(parts.path, self._timeout_seconds)
+        host = parts.hostname or ""
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(host, parts.port, timeout=self._timeout_seconds)
+        context = ssl.create_default_context(cafile=self._ca_file)
+        return http.client.HTTPSConnection(host, parts.port, timeout=self._timeout_seconds, context=context)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a socket file, for a collector on the same machine."""
+
+    def __init__(self, path: str, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._path, self._timeout_seconds = path, timeout_seconds
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_seconds)
+        self.sock.connect(self._path)
+
+
+def retry_seconds(failures: int, rng: random.Random, asked_seconds: float | None = None) -> float:
+    """How long to wait after `failures` in a row: doubling from 1 s to 5 min, half of it random.
+
+    What the collector asked for is the least; the jitter keeps a country of probes from
+    coming back in the same second.
+    """
+    longest = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_RETRY_SECONDS)
+    return max(asked_seconds or 0.0, longest / 2) + rng.uniform(0, longest / 2)
+
+
+def read_key(key: str | None, key_file: Path | None) -> str:
+    """The probe's key, from the environment or its file; a file others can read is refused."""
+    if key:
+        return key
+    if key_file is None:
+        raise CannotMeasureError("the probe has no key", remedy="set collector.key_file or NHIP_PROBE_KEY")
+    try:
+        mode = key_file.stat().st_mode
+        text = key_file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotMeasureError(f"the key file {key_file} cannot be read: {error}") from error
+    if mode & 0o077:
+        raise CannotMeasureError(
+            f"the key file {key_file} can be read by others", remedy=f"run: chmod 600 {key_file}"
+        )
+    return text
+
+
+_REMEDIES = {
+    401: "check the probe's key",
+    403: "register this probe's id with this key at the collector",
+    413: "lower collector.batch_records",
+}
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        seconds = float(header) if header else None
+    except ValueError:
+        return None
+    return seconds if seconds is not None and 0 <= seconds <= LONGEST_RETRY_SECONDS else None
