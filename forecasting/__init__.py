@@ -1,0 +1,1 @@
+"""Says when each link will be full, and how sure that is."""

@@ -1,0 +1,1 @@
+"""One forecast model per file; forecasting/registry.py lists them."""
