@@ -111,11 +111,10 @@ class Agent:
         self._spool.close()
 
     def status(self) -> wire.AgentStatus:
-        """What goes with each batch; the largest lag is since the last call."""
+        """What goes with each batch; the largest lag is since the last delivery."""
         with self._spool_lock:
             spool = self._spool.state()
         with self._counts.lock:
-            lag, self._counts.lag_seconds_max = self._counts.lag_seconds_max, None
             return wire.AgentStatus(
                 software_version=__version__,
                 wall_ns=self._clock.wall_ns(),
@@ -128,7 +127,7 @@ class Agent:
                 tests_failed_to_run_total=self._counts.failed_to_run,
                 tests_missed_total=sum(task.timetable.missed for task in self._tasks),
                 ship_failures_total=self._counts.ship_failures,
-                schedule_lag_seconds_max=lag,
+                schedule_lag_seconds_max=self._counts.lag_seconds_max,
             )
 
     # Measuring
@@ -243,6 +242,13 @@ class Agent:
                     failures += 1
                     pause = retry_seconds(failures, self._rng)
                     log.error("the spool failed: %s", error)
+                except Exception:
+                    # A fault of ours must not end delivery for good; it is counted and its trace is kept.
+                    failures += 1
+                    with self._counts.lock:
+                        self._counts.ship_failures += 1
+                    pause = retry_seconds(failures, self._rng)
+                    log.exception("delivery broke")
                 self._stop.wait(pause)
         finally:
             shipper.close()
@@ -253,7 +259,11 @@ class Agent:
         with self._spool_lock:
             spooled = self._spool.oldest(collector.batch_records, collector.batch_octets)
         bodies = spooled.bodies if spooled else ()
-        acknowledgement = shipper.deliver(wire.encode_batch(self._config.probe_id, bodies, self.status()))
+        status = self.status()
+        acknowledgement = shipper.deliver(wire.encode_batch(self._config.probe_id, bodies, status))
+        with self._counts.lock:
+            if self._counts.lag_seconds_max == status.schedule_lag_seconds_max:
+                self._counts.lag_seconds_max = None
         for rejection in acknowledgement.rejected:
             log.warning("the collector put record %d aside: %s", rejection.position, rejection.reason)
         if spooled is None:

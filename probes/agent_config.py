@@ -32,7 +32,9 @@ class AccessSection(Section, frozen=True, kw_only=True):
 
     operator: Identifier
     technology: Technology
-    province: Annotated[str, Meta(pattern=r"^\d{2}$", description="code from geography/provinces.toml")]
+    province: Annotated[
+        str, Meta(pattern=r"^[0-9]{2}$(?!\n)", description="code from geography/provinces.toml")
+    ]
     environment: Environment = Environment.FIXED
 
 

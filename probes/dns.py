@@ -6,8 +6,8 @@ Anything else that arrives is ignored and counted in the notes. The arrival is s
 
 An answer with an error code (``NXDOMAIN``, ``SERVFAIL``, ``REFUSED``, ...) is ``rejected`` with the code in
 the detail; a port unreachable is ``refused``. An answer after ``loss_threshold_seconds`` is ``late``, which
-is part of lost; it is listened for as long again as the threshold. A second answer is a ``duplicate``,
-listened for while the test lasts. ``truncated`` in the detail marks an answer with the TC bit.
+is part of lost, and a second answer is a ``duplicate``; both are listened for while the test lasts, at most
+twice the threshold. ``truncated`` in the detail marks an answer with the TC bit.
 
 Settings: ``name`` and ``record_type`` (A or AAAA) of the question, ``count`` questions ``interval_seconds``
 apart, ``loss_threshold_seconds``; ``mixed_case`` sends the name in random capitals and takes only answers
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 53
 
-# A question waits for late answers as long again as for good ones.
+# How many thresholds a question's socket stays open for a late answer.
 _LATE_FACTOR = 2
 # A duplicate follows its original closely: this many times the longest delay is enough to see it.
 _QUIET_FACTOR = 3
@@ -80,6 +80,7 @@ class Dns:
         self.config = config
 
     def measure(self, target: Target, context: ProbeContext) -> Sample:
+        size_octets = len(_query(self.config).to_wire())
         started, clock = context.now(), clock_state()
         port = target.port or DEFAULT_PORT
         address = context.network.resolve(
@@ -87,7 +88,7 @@ class Dns:
         )
         inquiry = _Inquiry(self.config, address, context)
         try:
-            inquiry.ask_all(started.mono_ns)
+            inquiry.ask_all()
         finally:
             inquiry.close()
         singletons = inquiry.singletons()
@@ -98,7 +99,7 @@ class Dns:
             type_p=TypeP(
                 protocol="udp",
                 ip_version=address.ip_version if address else None,
-                size_octets=len(_query(self.config).to_wire()),
+                size_octets=size_octets,
                 destination_port=port,
             ),
             started=started,
@@ -151,11 +152,12 @@ class _Inquiry:
         self._settled: list[Singleton] = []
         self._longest_delay_ns = 0
 
-    def ask_all(self, started_ns: int) -> None:
+    def ask_all(self) -> None:
         """Return when every question is settled, or soon after the test was cancelled."""
+        begin_ns = self._context.clock.mono_ns()
         interval_ns = round(self._config.interval_seconds * NANOSECONDS_PER_SECOND)
         for sequence in range(self._config.count):
-            due_ns = started_ns + sequence * interval_ns
+            due_ns = begin_ns + sequence * interval_ns
             self._listen_until(due_ns)
             if not self._context.wait_until(due_ns):
                 self._settle(sequence, Outcome.NOT_SENT, detail="cancelled")
@@ -164,9 +166,10 @@ class _Inquiry:
             else:
                 self._ask(sequence, self._address)
         while pending := [question for question in self._open.values() if question.answer is None]:
-            if self._context.cancelled.is_set():
+            end_ns = pending[-1].sent.mono_ns + self._threshold_ns
+            if self._context.cancelled.is_set() or self._context.clock.mono_ns() >= end_ns:
                 return
-            self._listen_until(pending[0].sent.mono_ns + _LATE_FACTOR * self._threshold_ns, pending[0])
+            self._listen_until(end_ns, pending[-1])
         quiet_ns = min(_QUIET_FACTOR * self._longest_delay_ns, self._threshold_ns)
         self._listen_until(self._context.clock.mono_ns() + quiet_ns)
 

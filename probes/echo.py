@@ -9,11 +9,15 @@ Fate of a request::
      │             ├─────answer after the threshold───▶ late
      │             ├─────ICMP error quoting it────────▶ refused / unreachable
      │             └─────nothing until the end────────▶ lost
-     └──no buffer, cancelled──▶ not_sent
+     └──no buffer──▶ not_sent
+
+A test that is cancelled says ``not_sent`` of every request whose fate is still open: it must not be called
+lost when nobody waited for its answer. One that had its whole threshold is lost all the same.
 """
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
@@ -82,13 +86,17 @@ class Ledger:
         )
 
     def answered(self, answer: Answer, received: Stamp) -> None:
-        """An answer arrived. Numbers never sent are foreign; the delay excludes the far end's turnaround."""
+        """An answer arrived. Numbers never sent are foreign.
+
+        The delay excludes the far end's turnaround. It is undefined when the far end claims to have held the
+        packet longer than the whole round trip took, which its clock being stepped can do.
+        """
         sent = self._sent.get(answer.sequence)
         if sent is None:
             self.foreign += 1
             return
         elapsed_ns = received.mono_ns - sent.mono_ns
-        delay_ns = max(elapsed_ns - answer.turnaround_ns, 0)
+        delay_ns = elapsed_ns - answer.turnaround_ns
         late = elapsed_ns > self.loss_threshold_ns
         settled = self._settled.get(answer.sequence)
         if settled is not None and settled.outcome in (Outcome.RECEIVED, Outcome.LATE):
@@ -97,7 +105,7 @@ class Ledger:
             )
             return
         outcome = Outcome.LATE if late else Outcome.RECEIVED if answer.intact else Outcome.CORRUPT
-        defined = outcome is Outcome.RECEIVED
+        defined = outcome is Outcome.RECEIVED and delay_ns >= 0
         self.longest_delay_ns = max(self.longest_delay_ns, elapsed_ns)
         self._settled[answer.sequence] = Singleton(
             sequence=answer.sequence,
@@ -111,6 +119,17 @@ class Ledger:
     def open(self) -> int:
         """How many sent requests have no fate yet."""
         return sum(sequence not in self._settled for sequence in self._sent)
+
+    def without_fate(self, planned: int, now_ns: int) -> list[int]:
+        """Those of the first `planned` requests that were not sent, or may still be answered in time."""
+        return [
+            sequence
+            for sequence in range(planned)
+            if sequence not in self._settled
+            and (
+                sequence not in self._sent or now_ns - self._sent[sequence].mono_ns <= self.loss_threshold_ns
+            )
+        ]
 
     def close(self) -> tuple[Singleton, ...]:
         """One singleton for each request, the silent ones lost, then the duplicates; in sending order."""
@@ -157,7 +176,7 @@ def exchange(
     while True:
         now_ns = context.clock.mono_ns()
         if context.cancelled.is_set():
-            for sequence in range(sent_count, len(offsets_ns)):
+            for sequence in ledger.without_fate(len(offsets_ns), now_ns):
                 ledger.failed(sequence, Outcome.NOT_SENT, "cancelled")
             break
         if sent_count < len(offsets_ns):
@@ -203,7 +222,10 @@ def _send(
         except OSError as error:
             if attempt == 1 and _drain_errors(sock, protocol, ledger):
                 continue
-            ledger.failed(sequence, outcome_of(error), errno_name(error))
+            # Too big for this host to send is not too big for a router on the way.
+            too_big = error.errno == errno.EMSGSIZE
+            outcome = Outcome.NOT_SENT if too_big else outcome_of(error)
+            ledger.failed(sequence, outcome, errno_name(error))
             return 0
         ledger.sent(sequence, stamp)
         return len(request)

@@ -46,7 +46,9 @@ def measure_echo(
     """
     started, clock = context.now(), clock_state()
     address = context.network.resolve(target.host, port, timeout_seconds=config.loss_threshold_seconds)
-    singletons: tuple[Singleton, ...] = (Singleton(sequence=0, outcome=Outcome.NOT_RESOLVED),)
+    singletons: tuple[Singleton, ...] = tuple(
+        Singleton(sequence=sequence, outcome=Outcome.NOT_RESOLVED) for sequence in range(config.count)
+    )
     octets_sent = octets_received = foreign = 0
     if address is not None:
         sock, session = open_session(address)
@@ -83,7 +85,7 @@ def measure_echo(
             "interval_seconds": config.interval_seconds,
             "spacing": config.spacing.value,
         },
-        notes=(f"{foreign} answers from other addresses ignored",) if foreign else (),
+        notes=(f"{foreign} foreign answers ignored",) if foreign else (),
     )
 
 

@@ -3,8 +3,8 @@
 Each attempt resolves the target's name, opens a new connection and asks for ``path``. The phases are ``dns``
 (only when the target is a name), ``tcp`` (connect), ``tls`` (handshake), ``first_byte`` (first octet of the
 request handed to the socket until first octet of the answer read) and ``transfer`` (until the last octet of
-the body). The delay of an attempt is its ``first_byte`` phase; it contains the server's thinking time and
-is no packet round trip.
+the body). An attempt has no delay: ``first_byte`` holds the server's thinking time too, so it is no round
+trip of the network and never stands among such.
 
 An answer counts as received when its status is one of ``expected_status`` (any 2xx or 3xx when the list is
 empty) and its body came whole; another status is ``rejected``. Redirects are never followed: where one
@@ -149,16 +149,11 @@ class Http:
             outcome, detail = error.outcome, error.detail
             if outcome is Outcome.LOST and progress.received is not None:
                 outcome = Outcome.TRUNCATED
-        delay_ns = None
-        if outcome is Outcome.RECEIVED and progress.sent and progress.received:
-            delay_ns = progress.received.mono_ns - progress.sent.mono_ns
         return Singleton(
             sequence=sequence,
             outcome=outcome,
             sent=progress.sent,
             received=progress.received,
-            delay_ns=delay_ns,
-            delay_source=None if delay_ns is None else StampSource.USER,
             phases=tuple(progress.phases),
             detail=detail,
         )
@@ -228,7 +223,8 @@ class Http:
             octets += len(part)
             if octets > config.max_body_octets:
                 return Outcome.RECEIVED, f"{detail}, body longer than {config.max_body_octets} octets"
-        _end_phase(progress, "transfer", progress.received.mono_ns, context)
+        if exchange.first_octet_ns is not None:
+            _end_phase(progress, "transfer", exchange.first_octet_ns, context)
         return Outcome.RECEIVED, detail
 
     def _expected(self, status: int) -> bool:

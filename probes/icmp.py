@@ -102,8 +102,10 @@ class _Session:
             request = icmp.unpack_request(octets, self._ip_version)
         except WireError:
             return None
+        if request is None or (self._raw and request.identifier != self._identifier):
+            return None
         # Routers may quote as little as the eight octets of the header.
-        return request.sequence if request and self._token.startswith(request.data[:TOKEN_OCTETS]) else None
+        return request.sequence if self._token.startswith(request.data[:TOKEN_OCTETS]) else None
 
     def _ours(self, reply: icmp.Echo) -> bool:
         # A datagram socket's identifier is the kernel's, which has already sorted out other programs.

@@ -2,7 +2,8 @@
 
 A task bound to an interface must never be answered through another one: if the interface is gone, that
 is an error to report, not a measurement over the default route. Names are resolved with a deadline, and
-what is no name and no address is refused before it reaches the resolver.
+what is no name and no address is refused before it reaches the resolver, which would read ``2130706433`` or
+``0x7f.1`` as 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any, Protocol
 from nhip.errors import CannotMeasureError
 from nhip.measurement import Outcome
 
-_NAME = re.compile(r"^(?=.{1,253}\.?$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+$")
-_INTERFACE = re.compile(r"^[A-Za-z0-9_.:-]{1,15}$")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_INTERFACE = re.compile(r"[A-Za-z0-9_.:-]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class HostNetwork:
     def resolve(self, host: str, port: int, *, timeout_seconds: float) -> Address | None:
         wanted = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}[self._version()]
         literal = _literal(host)
-        if literal is None and not _NAME.match(host):
+        if literal is None and not _is_name(host):
             raise CannotMeasureError(
                 f"{host!r} is neither a name nor an address", remedy="correct the target"
             )
@@ -92,10 +94,10 @@ class HostNetwork:
         return found[0] if found else None
 
     def tcp(self, family: socket.AddressFamily) -> socket.socket:
-        return self._bound(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        return self._bound(_open(family, socket.SOCK_STREAM))
 
     def udp(self, family: socket.AddressFamily) -> socket.socket:
-        return self._bound(socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK))
+        return self._bound(_open(family, socket.SOCK_DGRAM))
 
     def icmp(self, family: socket.AddressFamily) -> tuple[socket.socket, bool]:
         protocol = socket.IPPROTO_ICMP if family is socket.AF_INET else socket.IPPROTO_ICMPV6
@@ -103,7 +105,7 @@ class HostNetwork:
         for kind, raw in ((socket.SOCK_DGRAM, False), (socket.SOCK_RAW, True)):
             try:
                 sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
-            except PermissionError as error:
+            except OSError as error:
                 refusals.append(f"{'raw' if raw else 'datagram'} socket: {error.strerror}")
             else:
                 return self._bound(sock), raw
@@ -117,18 +119,19 @@ class HostNetwork:
         return source.version if source else self.ip_version
 
     def _bound(self, sock: socket.socket) -> socket.socket:
+        where = f"interface {self.interface}"
         try:
             if self.interface is not None:
-                if not _INTERFACE.match(self.interface):
+                if not _INTERFACE.fullmatch(self.interface):
                     raise CannotMeasureError(
                         f"{self.interface!r} is no interface name", remedy="see: ip link"
                     )
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.interface.encode() + b"\0")
             if self.source is not None:
+                where = f"source address {self.source}"
                 sock.bind((self.source, 0))
         except OSError as error:
             sock.close()
-            where = f"interface {self.interface}" if self.interface else f"source address {self.source}"
             raise CannotMeasureError(
                 f"cannot bind to {where}: {error.strerror}",
                 remedy="check that it exists and is up: ip -brief address",
@@ -152,6 +155,8 @@ _OUTCOME_OF_ERRNO = {
     errno.ECONNABORTED: Outcome.RESET,
     errno.ETIMEDOUT: Outcome.LOST,
     errno.ENOBUFS: Outcome.NOT_SENT,
+    errno.ENOMEM: Outcome.NOT_SENT,
+    errno.EINVAL: Outcome.NOT_SENT,
     errno.EAGAIN: Outcome.NOT_SENT,
     errno.EADDRNOTAVAIL: Outcome.NOT_SENT,
 }
@@ -173,8 +178,27 @@ def errno_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, type(error).__name__)
 
 
+def _open(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+    try:
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise CannotMeasureError(
+            f"this host opens no IPv{4 if family is socket.AF_INET else 6} socket: {error.strerror}",
+            remedy="check the limit on open files and whether IPv6 is switched off",
+        ) from error
+
+
+def _is_name(host: str) -> bool:
+    """Whether `host` can be a host name: labels of RFC 1123, the last of them no number."""
+    labels = host.removesuffix(".").split(".")
+    whole = len(host) <= 254 and all(_LABEL.fullmatch(label) for label in labels)
+    return whole and not _NUMBER.fullmatch(labels[-1])
+
+
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
+    scope = getattr(address, "scope_id", None)
+    return None if scope is not None and not _INTERFACE.fullmatch(scope) else address

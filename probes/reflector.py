@@ -3,7 +3,9 @@
 Answers each test packet with one of exactly its size, so that a forged source address gains nothing; sends
 at most `packets_per_second` to one client address, so that one client cannot starve the others. T2 is the
 kernel's arrival stamp, T3 is written as the last thing before the packet leaves. It does not answer packets
-that claim to come from a port below 1024 other than 862, where another service would answer back.
+that claim to come from a port below 1024, where another service (another reflector, on 862) would answer
+back, nor packets that look like a reflector's answer: two reflectors would keep one forged packet going
+between them for ever.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ _LARGEST_OCTETS = 9_216
 # The clock's state changes slowly; asking the kernel for every packet would only delay T3.
 _CLOCK_STATE_AGE_NS = NANOSECONDS_PER_SECOND
 _CLIENTS_REMEMBERED = 4_096
+# Between looks at the stop signal, which a flood must not hide.
+_READS_AT_ONCE = 64
 
 
 @dataclass(slots=True)
@@ -37,6 +41,7 @@ class ReflectorCounters:
     malformed: int = 0
     rate_limited: int = 0
     refused_port: int = 0
+    already_reflected: int = 0
     send_failures: int = 0
 
 
@@ -49,7 +54,7 @@ class Reflector:
         self._buckets = _TokenBuckets(packets_per_second, burst=packets_per_second)
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
-        self._stop_reader, self._stop_writer = socket.socketpair()
+        self._stop: tuple[socket.socket, socket.socket] | None = None
         self._error = stamp.error_estimate(None, synchronised=False)
         self._error_read_ns: int | None = None
         self.counters = ReflectorCounters()
@@ -77,32 +82,34 @@ class Reflector:
                 remedy="give another port, or run with CAP_NET_BIND_SERVICE for a port below 1024",
             ) from error
         self._socket = sock
-        self._thread = threading.Thread(target=self._serve, args=(sock,), name="stamp-reflector", daemon=True)
+        self._stop = socket.socketpair()
+        self._thread = threading.Thread(
+            target=self._serve, args=(sock, self._stop[0]), name="stamp-reflector", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
         """Stop answering and free the port; safe to call at any time."""
-        if self._thread is not None:
-            self._stop_writer.send(b"x")
+        if self._stop is not None and self._thread is not None:
+            self._stop[1].send(b"x")
             self._thread.join()
             self._thread = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        self._stop_reader.close()
-        self._stop_writer.close()
+        for sock in (self._socket, *(self._stop or ())):
+            if sock is not None:
+                sock.close()
+        self._socket = self._stop = None
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, sock: socket.socket, stop: socket.socket) -> None:
         receive_clock = ReceiveClock(self._clock)
         receive_clock.enable(sock)
         poll = select.poll()
         poll.register(sock, select.POLLIN)
-        poll.register(self._stop_reader, select.POLLIN)
+        poll.register(stop, select.POLLIN)
         while True:
             ready = {descriptor for descriptor, _events in poll.poll()}
-            if self._stop_reader.fileno() in ready:
+            if stop.fileno() in ready:
                 return
-            while True:
+            for _ in range(_READS_AT_ONCE):
                 try:
                     datagram = receive_clock.receive(sock, _LARGEST_OCTETS)
                 except BlockingIOError:
@@ -119,8 +126,11 @@ class Reflector:
         self, sock: socket.socket, request: bytes, address: Any, received_wall_ns: int, hop_limit: int | None
     ) -> None:
         self.counters.received += 1
-        if address[1] < 1024 and address[1] != stamp.PORT:
+        if address[1] < 1024:
             self.counters.refused_port += 1
+            return
+        if stamp.is_reflected(request):
+            self.counters.already_reflected += 1
             return
         if not self._buckets.take(address[0], self._clock.mono_ns()):
             self.counters.rate_limited += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import random
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -20,6 +21,9 @@ RECORDS_PATH = "/api/v1/records"
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 300.0
 _ANSWER_OCTETS = 1 << 20
+# How a kept connection shows that the other end closed it meanwhile.
+_STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+_KEY = re.compile(r"[!-~]+")
 
 
 class Shipper:
@@ -30,6 +34,7 @@ class Shipper:
         self._timeout_seconds = timeout_seconds
         self._ca_file = ca_file
         self._connection: http.client.HTTPConnection | None = None
+        self._reused = False
 
     def deliver(self, body: bytes) -> Acknowledgement:
         """Hand over one batch; on return the collector has it on disk.
@@ -43,15 +48,19 @@ class Shipper:
             "Content-Encoding": "gzip",
             "User-Agent": f"nhip/{__version__}",
         }
+        packed = gzip.compress(body, 5)
         try:
-            connection = self._connection or self._connect()
-            self._connection = connection
-            connection.request("POST", RECORDS_PATH, gzip.compress(body, 5), headers)
-            response = connection.getresponse()
-            answer = response.read(_ANSWER_OCTETS)
+            try:
+                response, answer = self._post(packed, headers)
+            except _STALE:
+                if not self._reused:
+                    raise
+                # The collector closed a connection that had been idle; that is no failed delivery.
+                self.close()
+                response, answer = self._post(packed, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise ShipError(f"{self._url} was not reached: {error or type(error).__name__}") from error
+            raise ShipError(f"{self._url} was not reached: {str(error) or type(error).__name__}") from error
         if response.will_close:
             self.close()
         if response.status != 200:
@@ -62,7 +71,7 @@ class Shipper:
             )
         try:
             acknowledgement = msgspec.json.decode(answer, type=Acknowledgement)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise ShipError(
                 f"{self._url} answered 200 but it is no acknowledgement",
                 remedy="something between probe and collector answers in its place (a captive portal?)",
@@ -76,6 +85,13 @@ class Shipper:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _post(self, packed: bytes, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, bytes]:
+        self._reused = self._connection is not None
+        self._connection = self._connection or self._connect()
+        self._connection.request("POST", RECORDS_PATH, packed, headers)
+        response = self._connection.getresponse()
+        return response, response.read(_ANSWER_OCTETS)
 
     def _connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self._url)
@@ -104,17 +120,18 @@ class _UnixConnection(http.client.HTTPConnection):
 def retry_seconds(failures: int, rng: random.Random, asked_seconds: float | None = None) -> float:
     """How long to wait after `failures` in a row: doubling from 1 s to 5 min, half of it random.
 
-    What the collector asked for is the least; the jitter keeps a country of probes from
-    coming back in the same second.
+    What the collector asked for is the least, and up to half as much again is added to it: the jitter keeps
+    a country of probes from coming back in the same second.
     """
     longest = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_RETRY_SECONDS)
-    return max(asked_seconds or 0.0, longest / 2) + rng.uniform(0, longest / 2)
+    asked = asked_seconds or 0.0
+    return max(asked, longest / 2) + rng.uniform(0, max(asked, longest) / 2)
 
 
 def read_key(key: str | None, key_file: Path | None) -> str:
     """The probe's key, from the environment or its file; a file others can read is refused."""
-    if key:
-        return key
+    if key and key.strip():
+        return _checked(key.strip(), "the probe's key")
     if key_file is None:
         raise CannotMeasureError("the probe has no key", remedy="set collector.key_file or NHIP_PROBE_KEY")
     try:
@@ -126,7 +143,14 @@ def read_key(key: str | None, key_file: Path | None) -> str:
         raise CannotMeasureError(
             f"the key file {key_file} can be read by others", remedy=f"run: chmod 600 {key_file}"
         )
-    return text
+    return _checked(text, f"the key file {key_file}")
+
+
+def _checked(key: str, where: str) -> str:
+    """The key, which an HTTP header must be able to carry; the message does not show it."""
+    if not _KEY.fullmatch(key):
+        raise CannotMeasureError(f"{where} holds no key", remedy="make one with: nhip key")
+    return key
 
 
 _REMEDIES = {
@@ -141,4 +165,4 @@ def _seconds(header: str | None) -> float | None:
         seconds = float(header) if header else None
     except ValueError:
         return None
-    return seconds if seconds is not None and 0 <= seconds <= LONGEST_RETRY_SECONDS else None
+    return min(seconds, LONGEST_RETRY_SECONDS) if seconds is not None and seconds >= 0 else None

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,11 +76,7 @@ class Spool:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
                     raise
-                aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.wall_ns()}")
-                self._path.rename(aside)
-                for suffix in ("-wal", "-shm"):
-                    self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-                self.quarantined = aside
+                self.quarantined = self._put_aside()
                 self._connection = self._open()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
@@ -95,40 +93,44 @@ class Spool:
     def append(self, record: Record) -> Record:
         """Keep `record`; on return it is on the disk. Gives it back with its epoch and number.
 
-        StoreError when the disk refuses even after the oldest records made room.
+        On a full disk the oldest half of what waits makes room, which is counted. StoreError when the disk
+        refuses even then, or for any other reason; nothing is dropped for those.
         """
         connection = self._require()
-        for attempt in (1, 2):
-            try:
-                with connection:
-                    return self._append(connection, record)
-            except sqlite3.Error as error:
-                if attempt == 2 or not self._drop_oldest_half(connection):
-                    raise StoreError(
-                        f"the spool {self._path} cannot take a record: {error}",
-                        remedy="free space on that disk",
-                    ) from error
-        raise AssertionError("unreachable")  # pragma: no cover - both attempts return or raise
+        try:
+            with connection:
+                return self._append(connection, record)
+        except sqlite3.Error as error:
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            if not full or not self._drop_oldest_half(connection):
+                raise self._refusal(error) from error
+        try:
+            with connection:
+                return self._append(connection, record)
+        except sqlite3.Error as error:
+            raise self._refusal(error) from error
 
     def oldest(self, maximum_records: int, maximum_octets: int) -> Spooled | None:
         """The oldest records within both limits, at least one, or `None` when nothing waits."""
-        through, bodies, octets = 0, [], 0
-        rows = self._require().execute(
-            "SELECT sequence, body FROM record ORDER BY sequence LIMIT ?", (maximum_records,)
-        )
-        for sequence, body in rows:
-            octets += len(body)
-            if bodies and octets > maximum_octets:
-                break
-            through = sequence
-            bodies.append(body)
-        rows.close()
+        through, octets = 0, 0
+        bodies: list[bytes] = []
+        with self._explained():
+            rows = self._require().execute(
+                "SELECT sequence, body FROM record ORDER BY sequence LIMIT ?", (maximum_records,)
+            )
+            for sequence, body in rows:
+                octets += len(body)
+                if bodies and octets > maximum_octets:
+                    break
+                through = sequence
+                bodies.append(body)
+            rows.close()
         return Spooled(through, tuple(bodies)) if bodies else None
 
     def remove_through(self, sequence: int) -> None:
         """Forget the records up to `sequence`, which the collector has."""
         connection = self._require()
-        with connection:
+        with self._explained(), connection:
             connection.execute(
                 "UPDATE meta SET octets = octets - "
                 "(SELECT coalesce(sum(length(body)), 0) FROM record WHERE sequence <= ?)",
@@ -139,8 +141,9 @@ class Spool:
     def state(self) -> SpoolState:
         """How many records wait, how old the oldest is, and how many were ever dropped."""
         connection = self._require()
-        count, oldest = connection.execute("SELECT count(*), min(made_wall_ns) FROM record").fetchone()
-        octets, dropped = connection.execute("SELECT octets, dropped FROM meta").fetchone()
+        with self._explained():
+            count, oldest = connection.execute("SELECT count(*), min(made_wall_ns) FROM record").fetchone()
+            octets, dropped = connection.execute("SELECT octets, dropped FROM meta").fetchone()
         age = None if oldest is None else max(0.0, (self._clock.wall_ns() - oldest) / 1e9)
         return SpoolState(records=count, octets=octets, oldest_age_seconds=age, dropped_total=dropped)
 
@@ -186,6 +189,17 @@ class Spool:
             return False
         return True
 
+    def _put_aside(self) -> Path:
+        """Rename a damaged file and its log, which may hold its newest records; gives the new name."""
+        aside = self._path.with_name(f"{self._path.name}.damaged-{self._clock.wall_ns()}")
+        # The log first: found beside a new file, it would be taken for that file's own.
+        for suffix in ("-wal", ""):
+            part = self._path.with_name(self._path.name + suffix)
+            if part.exists():
+                part.rename(aside.with_name(aside.name + suffix))
+        self._path.with_name(self._path.name + "-shm").unlink(missing_ok=True)
+        return aside
+
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
         try:
@@ -204,6 +218,18 @@ class Spool:
             connection.close()
             raise
         return connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(
+            f"the spool {self._path} does not work: {error}", remedy="check that disk and its free space"
+        )
 
     def _require(self) -> sqlite3.Connection:
         if self._connection is None:

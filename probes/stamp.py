@@ -97,8 +97,8 @@ class _Session:
         try:
             reply = stamp.unpack_reflector(datagram.data)
         except WireError:
-            return None
-        if not self._ours(reply):
+            return self._damaged(datagram.data)
+        if not self._ours(reply.sender_sequence, reply.sender_sent_wall_ns):
             return None
         intact = datagram.data[stamp.PACKET_OCTETS :] == self._padding
         return Answer(
@@ -114,7 +114,12 @@ class _Session:
             return None
         return request.sequence if request.session_id == self._session_id else None
 
-    def _ours(self, reply: stamp.ReflectorPacket) -> bool:
+    def _damaged(self, octets: bytes) -> Answer | None:
+        """An answer that is ours but not valid: the packet came back, so it must not be called lost."""
+        request = stamp.echoed_request(octets)
+        return Answer(request[0], intact=False) if request and self._ours(*request) else None
+
+    def _ours(self, sequence: int, sent_wall_ns: int) -> bool:
         # A reflector of RFC 8762 alone leaves the SSID zero; T1 comes back to the 2^-32 second.
-        sent = self._sent_wall_ns.get(reply.sender_sequence)
-        return sent is not None and abs(reply.sender_sent_wall_ns - sent) <= 1
+        sent = self._sent_wall_ns.get(sequence)
+        return sent is not None and abs(sent_wall_ns - sent) <= 1

@@ -2,9 +2,9 @@
 
 Each attempt opens one connection to the target's port and closes it. The delay is the handshake's round
 trip as this host's kernel measured it (``TCP_INFO``), from SYN to SYN/ACK, so that a busy host does not
-lengthen it. When the SYN had to be repeated the kernel keeps no round trip (Karn's rule); the delay is then
-the whole time the connection took, as the subscriber feels it, and the detail says so. A refused port is an
-answer of the far end: it is reported as ``refused`` and counts neither as received nor as lost.
+lengthen it. When the SYN had to be repeated nobody knows which one was answered (Karn's rule); the delay is
+then the whole time the connection took, as the subscriber feels it, and the detail says so. A refused port is
+an answer of the far end: it is reported as ``refused`` and counts neither as received nor as lost.
 
 Settings: ``count`` attempts, ``interval_seconds`` apart, each given up after ``loss_threshold_seconds``.
 """
@@ -61,9 +61,10 @@ class TcpConnect:
         address = context.network.resolve(
             target.host, port, timeout_seconds=self.config.loss_threshold_seconds
         )
+        begin_ns = context.clock.mono_ns()  # a slow name server must not push the first attempts together
         singletons = []
         for sequence in range(self.config.count):
-            due_ns = started.mono_ns + round(sequence * self.config.interval_seconds * NANOSECONDS_PER_SECOND)
+            due_ns = begin_ns + round(sequence * self.config.interval_seconds * NANOSECONDS_PER_SECOND)
             if not context.wait_until(due_ns):
                 singletons.append(Singleton(sequence=sequence, outcome=Outcome.NOT_SENT, detail="cancelled"))
             elif address is None:
@@ -105,8 +106,10 @@ class TcpConnect:
                 )
             deadline_ns = sent.mono_ns + round(self.config.loss_threshold_seconds * NANOSECONDS_PER_SECOND)
             if not _writable(sock, deadline_ns, context):
-                fate = Outcome.NOT_SENT if context.cancelled.is_set() else Outcome.LOST
-                return Singleton(sequence=sequence, outcome=fate, sent=sent)
+                if context.clock.mono_ns() >= deadline_ns:
+                    return Singleton(sequence=sequence, outcome=Outcome.LOST, sent=sent)
+                # Nobody waited for the answer: the fate is unknown, which is not lost.
+                return Singleton(sequence=sequence, outcome=Outcome.NOT_SENT, sent=sent, detail="cancelled")
             received = context.now()
             if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 failure = OSError(code, "connect")

@@ -3,14 +3,15 @@
 The kernel stamps a packet on arrival (SO_TIMESTAMPNS), before this process is scheduled; on a busy host
 that removes tens of milliseconds of error. The stamp is a wall-clock time, and wall clocks step, so it is
 carried over to the monotonic clock with the difference of the two clocks. When that difference has changed
-by more than slewing can explain, the clock was stepped in between and the stamp is replaced by one read
-here, marked as such.
+by more than slewing can explain, the clock was stepped in between. Every packet that arrived before the step
+was noticed, however many wait in the socket, then gets a stamp read here, marked as such.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,13 @@ from nhip.measurement import Stamp, StampSource
 # Not in the socket module of Python 3.11; the numbers of asm-generic/socket.h (x86-64, arm64, riscv).
 SO_TIMESTAMPNS = 35
 
-_TIMESPEC = struct.Struct("@qq")
+_TIMESPEC = struct.Struct("@ll")  # struct timespec, as this number of the option has it
 _ANCILLARY_OCTETS = 512
 # adjtime(3) and NTP slew by at most 500 ppm; anything beyond that and reading noise is a step.
 _SLEW_PARTS = 500e-6
 _READING_NOISE_NS = 1_000_000
+# A packet cannot have arrived after it was read; the two clocks are read some microseconds apart.
+_CARRYING_NOISE_NS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class ReceiveClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offset_ns, self._offset_mono_ns = self._difference()
+        # Since when, on the monotonic clock, the difference is known not to have stepped.
+        self._steady_since_ns = self._offset_mono_ns
 
     def enable(self, sock: socket.socket) -> None:
         """Ask the kernel to stamp what arrives at `sock` and, for IPv4 and IPv6, to tell its TTL."""
@@ -62,17 +67,20 @@ class ReceiveClock:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(value)
                 kernel_wall_ns = seconds * 1_000_000_000 + nanoseconds
             elif (level, kind) in _HOP_LIMITS:
-                hop_limit = int.from_bytes(value[:4], "little")
+                hop_limit = int.from_bytes(value[:4], sys.byteorder)
         return Datagram(data, address, self._stamp(kernel_wall_ns), hop_limit)
 
     def _stamp(self, kernel_wall_ns: int | None) -> Stamp:
         offset_ns, mono_ns = self._difference()
         allowed_ns = _READING_NOISE_NS + _SLEW_PARTS * (mono_ns - self._offset_mono_ns)
-        stepped = abs(offset_ns - self._offset_ns) > allowed_ns
+        if abs(offset_ns - self._offset_ns) > allowed_ns:
+            self._steady_since_ns = mono_ns
         self._offset_ns, self._offset_mono_ns = offset_ns, mono_ns
-        if kernel_wall_ns is None or stepped or kernel_wall_ns - offset_ns > mono_ns + _READING_NOISE_NS:
-            return Stamp(mono_ns + offset_ns, mono_ns, StampSource.USER)
-        return Stamp(kernel_wall_ns, kernel_wall_ns - offset_ns, StampSource.KERNEL)
+        if kernel_wall_ns is not None:
+            arrived_ns = kernel_wall_ns - offset_ns
+            if self._steady_since_ns <= arrived_ns <= mono_ns + _CARRYING_NOISE_NS:
+                return Stamp(kernel_wall_ns, arrived_ns, StampSource.KERNEL)
+        return Stamp(mono_ns + offset_ns, mono_ns, StampSource.USER)
 
     def _difference(self) -> tuple[int, int]:
         """Wall minus monotonic, and the monotonic time it was read at.

@@ -53,6 +53,7 @@ _REFLECTOR = struct.Struct("!IQHHQIQH2xB3x")
 # Seconds from the NTP era (1900) to the Unix epoch (1970), RFC 5905 section 6.
 _NTP_EPOCH_SECONDS = 2_208_988_800
 _NANOSECONDS = 1_000_000_000
+_LONGEST_HOLD_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def pack_sender(packet: SenderPacket) -> bytes:
     """The 44 octets of a Session-Sender packet."""
     return _SENDER.pack(
         packet.sequence,
-        ntp_from_wall_ns(packet.sent_wall_ns),
+        _time_stamp(packet.sent_wall_ns, packet.error),
         pack_error_estimate(packet.error),
         packet.session_id,
     )
@@ -122,12 +123,12 @@ def pack_reflector(packet: ReflectorPacket) -> bytes:
     """The 44 octets of a Session-Reflector packet."""
     return _REFLECTOR.pack(
         packet.sequence,
-        ntp_from_wall_ns(packet.sent_wall_ns),
+        _time_stamp(packet.sent_wall_ns, packet.error),
         pack_error_estimate(packet.error),
         packet.session_id,
-        ntp_from_wall_ns(packet.received_wall_ns),
+        _time_stamp(packet.received_wall_ns, packet.error),
         packet.sender_sequence,
-        ntp_from_wall_ns(packet.sender_sent_wall_ns),
+        _time_stamp(packet.sender_sent_wall_ns, packet.sender_error),
         pack_error_estimate(packet.sender_error),
         packet.sender_hop_limit,
     )
@@ -151,6 +152,27 @@ def unpack_reflector(octets: bytes) -> ReflectorPacket:
         sender_error=sender_estimate,
         sender_hop_limit=hop_limit,
     )
+
+
+def echoed_request(octets: bytes) -> tuple[int, int] | None:
+    """The sender's sequence number and T1 in a reflected packet, valid or not; `None` when too short."""
+    if len(octets) < PACKET_OCTETS:
+        return None
+    sequence, sent = struct.unpack_from("!IQ", octets, 24)
+    return sequence, wall_ns_from_ntp(sent)
+
+
+def is_reflected(octets: bytes) -> bool:
+    """Whether `octets` look like a reflector's answer rather than a sender's request.
+
+    A request has zeros (MBZ) or padding where an answer has T2, and an answer was sent within a minute of
+    when its reflector received the request, whatever that reflector's clock says.
+    """
+    if len(octets) < PACKET_OCTETS:
+        return False
+    sent = int.from_bytes(octets[4:12], "big")
+    received = int.from_bytes(octets[16:24], "big")
+    return received != 0 and 0 <= sent - received < _LONGEST_HOLD_SECONDS << 32
 
 
 def reflect(request: bytes, *, received_wall_ns: int, hop_limit: int, error: ErrorEstimate) -> bytearray:
@@ -220,6 +242,13 @@ def error_estimate(seconds: float | None, *, synchronised: bool) -> ErrorEstimat
 def _require(octets: bytes) -> None:
     if len(octets) < PACKET_OCTETS:
         raise WireError(f"{len(octets)} octets are no STAMP packet, which has {PACKET_OCTETS} or more")
+
+
+def _time_stamp(wall_ns: int, error: ErrorEstimate) -> int:
+    if error.ptp_format:
+        seconds, nanoseconds = divmod(wall_ns, _NANOSECONDS)
+        return (seconds & 0xFFFF_FFFF) << 32 | nanoseconds
+    return ntp_from_wall_ns(wall_ns)
 
 
 def _wall_ns(stamp: int, error: ErrorEstimate) -> int:
