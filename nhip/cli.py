@@ -62,7 +62,7 @@ def _explained() -> Iterator[None]:
 @click.option("--interval", type=float, help="Seconds between them.")
 @click.option("--size", type=int, help="Octets of payload in each.")
 @click.option("--timeout", type=float, help="Seconds after which a packet is lost.")
-@click.option("--port", type=int, help="Port of the target, where the kind has one.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Port of the target, where the kind has one.")
 @click.option("--interface", help="Send through this interface only.")
 @click.option("--source", help="Send from this address.")
 @click.option("-4", "ip_version", flag_value=4, type=int, help="IPv4 only.")
@@ -145,6 +145,221 @@ def probe(path: Path, seconds: float | None) -> None:
     _on_stop_signals(agent.stop)
     agent.wait(seconds)
     agent.close()
+
+
+@main.command()
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), help="See configs/server.toml; defaults without it."
+)
+def server(path: Path | None) -> None:
+    """Run a measurement server: file transfer, STAMP reflector, test zone."""
+    from nhip.clock import SystemClock
+    from nhip.config import load
+    from probes.reflector import Reflector
+    from probes.server.dns_responder import DnsResponder
+    from probes.server.service import run
+    from probes.server_config import MeasurementServerConfig, StampSection
+
+    _log_to_stderr()
+    with _explained():
+        config = (
+            load(path, MeasurementServerConfig)
+            if path
+            else MeasurementServerConfig(format="nhip-server/1", stamp=StampSection())
+        )
+        clock = SystemClock()
+        beside: list[Any] = []
+        if config.stamp is not None:
+            stamp = config.stamp
+            beside.append(
+                Reflector(stamp.host, stamp.port, clock=clock, packets_per_second=stamp.packets_per_second)
+            )
+        if config.dns is not None:
+            beside.append(DnsResponder(config.dns, clock))
+        run(config.file_transfer, beside=beside)
+
+
+# Keeping and judging
+
+
+@main.command()
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), required=True, help="See configs/collector.toml."
+)
+def collector(path: Path) -> None:
+    """Run the collector: receive, keep, judge, publish."""
+    from collector.collector_config import CollectorConfig
+    from collector.service import run
+    from dashboards.web.status import render
+    from nhip.config import load
+
+    with _explained():
+        run(load(path, CollectorConfig), render)
+
+
+@main.command()
+def key() -> None:
+    """Make a new key: the secret for the probe, its SHA-256 for the collector's list."""
+    from collector.keys import new_key
+
+    made = new_key()
+    click.echo(f"key        {made.secret}\nkey_sha256 {made.sha256}")
+
+
+# Forecasting
+
+
+@main.command()
+@click.argument("series", type=click.Path(path_type=Path))
+@click.option("--horizon", default="30d", show_default=True, help="48h, 30d or 12w.")
+@click.option("--capacity", help="Of the link, such as 10Gbit/s; without it no crossing date is given.")
+@click.option("--model", help="seasonal_naive or ets; by default ets by day, seasonal_naive by the hour.")
+@click.option(
+    "--link-class",
+    type=click.Choice(["international", "domestic", "interconnection"]),
+    default="domestic",
+    show_default=True,
+    help="Which capacity rules apply.",
+)
+@click.option("--lead-time", "lead_time_days", default=90, show_default=True, help="Days to add capacity.")
+@click.option("--series-id", help="Only this series of the file.")
+@click.option("--unit", help="Unit of the values, where the file does not say it (bit/s, octets, ...).")
+@click.option("--statistic", help="daily_mean, daily_p95 or daily_peak: what a daily value is.")
+@click.option("--publish", metavar="URL", help="Also hand the result to the collector at URL.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="Forecast key for --publish.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def forecast(
+    language: Any,
+    series: Path,
+    horizon: str,
+    capacity: str | None,
+    model: str | None,
+    link_class: Any,
+    lead_time_days: int,
+    series_id: str | None,
+    unit: str | None,
+    statistic: str | None,
+    publish: str | None,
+    key_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Forecast the traffic in SERIES (CSV: time,value[,series_id]) and say when each limit is reached.
+
+    Exit code 1: some series of the file were refused; the table says which and why.
+    """
+    import datetime
+
+    from forecasting.capacity_rules import read_capacity_rules, rules_for
+    from forecasting.command import forecast_series, parse_horizon
+    from forecasting.render import render_table, to_json
+
+    with _explained():
+        result = forecast_series(
+            series,
+            horizon=horizon,
+            capacity=capacity,
+            # Below a day ETS was measured worse than the naive model on real series.
+            model=model or ("ets" if parse_horizon(horizon)[1] else "seasonal_naive"),
+            rules=rules_for(read_capacity_rules(), day=datetime.date.today(), link_class=link_class),
+            lead_time_days=lead_time_days,
+            series_id=series_id,
+            unit=unit,
+            daily_statistic=statistic,
+        )
+        if publish:
+            from nhip.publish import publish_forecasts
+            from probes.ship import read_key
+
+            key = read_key(None, key_file)
+            publish_forecasts(publish, key, [link.as_dict() for link in result.links])
+    click.echo(to_json(result) if as_json else render_table(result, language))
+    sys.exit(1 if result.refused else 0)
+
+
+# Lab and demo
+
+
+@main.group()
+def lab() -> None:
+    """A network in miniature whose truth is known (network namespaces; needs root)."""
+
+
+@lab.command()
+@click.option("--name", default="lab", show_default=True)
+@click.option("--topology", type=click.Path(path_type=Path), help="TOML file; the default lab without it.")
+@click.option("--relay", is_flag=True, help="The loopback variant: no root, fewer effects.")
+@click.option("--service", "services", multiple=True, help="Of --relay: a port of the server, udp:8862.")
+@click.pass_obj
+def up(language: Any, name: str, topology: Path | None, relay: bool, services: tuple[str, ...]) -> None:
+    """Build the lab and start its emulator."""
+    from nhip.lab import commands
+
+    with _explained():
+        click.echo(
+            commands.up(name, topology_path=topology, relay=relay, services=services, language=language)
+        )
+
+
+@lab.command()
+@click.option("--name", default="lab", show_default=True)
+@click.pass_obj
+def down(language: Any, name: str) -> None:
+    """Take the lab down; leaves nothing, also after a crash."""
+    from nhip.lab import commands
+
+    with _explained():
+        click.echo(commands.down(name, language=language))
+
+
+@lab.command()
+@click.option("--name", default="lab", show_default=True)
+@click.option("--calibrate", is_flag=True, help="Measure the lab's own error with packets over every link.")
+@click.option("--json", "as_json", is_flag=True, help="Print the truth as one JSON document.")
+@click.pass_obj
+def status(language: Any, name: str, calibrate: bool, as_json: bool) -> None:
+    """Say what is there and what the lab knows of its links."""
+    from nhip.lab import commands
+
+    with _explained():
+        click.echo(commands.status(name, json=as_json, calibrated=calibrate, language=language))
+
+
+@main.command()
+@click.option("--for", "seconds", type=click.FloatRange(min=30), help="End by itself and judge the result.")
+@click.option("--traffic", type=click.Path(path_type=Path), help="CSV with real traffic to forecast.")
+@click.option("--capacity", help="Capacity of the links in --traffic.")
+@click.option("--port", default=8642, show_default=True, help="Of the page; 0 takes a free one.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep everything in this folder.")
+@click.option("--unprivileged", is_flag=True, help="Use the loopback lab even as root.")
+@click.pass_obj
+def demo(
+    language: Any,
+    seconds: float | None,
+    traffic: Path | None,
+    capacity: str | None,
+    port: int,
+    keep: Path | None,
+    unprivileged: bool,
+) -> None:
+    """Run all of Nhịp in the lab, on real packets, and print where to look.
+
+    With --for it ends by itself, prints what was measured beside the lab's truth, and exits with 1 when a
+    figure is outside its tolerance: median delay 0.3 ms or 2 %, loss within its Wilson interval, speed 3 %.
+    """
+    from nhip.demo.run import Demo
+
+    with _explained():
+        code = Demo(
+            language=language,
+            seconds=seconds,
+            traffic=traffic,
+            capacity=capacity,
+            port=port,
+            keep=keep,
+            unprivileged=unprivileged,
+        ).run()
+    sys.exit(code)
 
 
 # Files
