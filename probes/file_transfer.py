@@ -51,7 +51,8 @@ from probes.api import ProbeContext
 from probes.http1 import Exchange, Head, host_field
 from probes.network import Address
 from probes.payload import pieces
-from probes.stream import Stream, StreamError, TcpInfo
+from probes.stream import Stream, StreamError
+from probes.tcp_info import TcpInfo
 from probes.tls import client_context
 from probes.transfer_protocol import (
     CONGESTION_FIELD,

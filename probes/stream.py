@@ -10,9 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-import struct
 import threading
-from dataclasses import dataclass
 from types import TracebackType
 
 from nhip.clock import Clock
@@ -20,6 +18,7 @@ from nhip.measurement import Outcome
 from nhip.statistics import NANOSECONDS_PER_SECOND
 from probes.api import LONGEST_PAUSE_SECONDS
 from probes.network import Address, errno_name, outcome_of
+from probes.tcp_info import TcpInfo, tcp_info
 
 TIMED_OUT = "timed out"
 _EARLY_OCTETS = 16_384
@@ -32,15 +31,6 @@ class StreamError(Exception):
         super().__init__(f"{outcome}: {detail}" if detail else str(outcome))
         self.outcome = outcome
         self.detail = detail
-
-
-@dataclass(frozen=True, slots=True)
-class TcpInfo:
-    """What this host's kernel says of a connection (``TCP_INFO``) and who paced it."""
-
-    round_trip_us: int
-    retransmitted_segments: int
-    congestion_control: str
 
 
 class Stream:
@@ -176,12 +166,7 @@ class Stream:
 
     def info(self) -> TcpInfo:
         """What the kernel knows of the connection now."""
-        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-        # linux/tcp.h, struct tcp_info: 8 × u8, then u32 each: tcpi_rtt at octet 68, total_retrans at 100.
-        (round_trip_us,) = struct.unpack_from("@I", info, 68)
-        (retransmitted,) = struct.unpack_from("@I", info, 100)
-        name = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
-        return TcpInfo(round_trip_us, retransmitted, name.split(b"\0", 1)[0].decode("ascii", "replace"))
+        return tcp_info(self._sock)
 
     def close(self) -> None:
         self._sock.close()

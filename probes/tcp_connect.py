@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import select
 import socket
-import struct
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -32,6 +31,7 @@ from nhip.measurement import (
 from nhip.statistics import NANOSECONDS_PER_SECOND, worst_source
 from probes.api import LONGEST_PAUSE_SECONDS, ProbeContext
 from probes.network import Address, errno_name, outcome_of
+from probes.tcp_info import tcp_info
 
 DEFAULT_PORT = 443
 
@@ -117,14 +117,15 @@ class TcpConnect:
                     sequence=sequence, outcome=outcome_of(failure), sent=sent, detail=errno_name(failure)
                 )
             elapsed_ns = received.mono_ns - sent.mono_ns
-            round_trip_us, repeated = _handshake(sock)
-        by_kernel = round_trip_us > 0 and not repeated
+            handshake = tcp_info(sock)
+        repeated = handshake.retransmitted_segments
+        by_kernel = handshake.round_trip_us > 0 and not repeated
         return Singleton(
             sequence=sequence,
             outcome=Outcome.RECEIVED,
             sent=sent,
             received=received,
-            delay_ns=round_trip_us * 1000 if by_kernel else elapsed_ns,
+            delay_ns=handshake.round_trip_us * 1000 if by_kernel else elapsed_ns,
             delay_source=StampSource.KERNEL if by_kernel else StampSource.USER,
             phases=(Phase("tcp", elapsed_ns),),
             detail=f"SYN repeated {repeated} times" if repeated else "",
@@ -142,17 +143,3 @@ def _writable(sock: socket.socket, deadline_ns: int, context: ProbeContext) -> b
         if poll.poll(min(remaining_ns / 1e6, LONGEST_PAUSE_SECONDS * 1000)):
             return True
     return False
-
-
-def _handshake(sock: socket.socket) -> tuple[int, int]:
-    """Round trip in microseconds and number of repeated SYNs, from struct tcp_info (linux/tcp.h).
-
-    ::
-
-        octet  0        8 ...            68        72 ...             100
-               | 8 × u8 | u32 rto, ... | u32 rtt | u32 rttvar, ... | u32 total_retrans |
-    """
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-    (round_trip_us,) = struct.unpack_from("@I", info, 68)
-    (repeated,) = struct.unpack_from("@I", info, 100)
-    return round_trip_us, repeated

@@ -39,6 +39,7 @@ Session-Reflector::
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 
@@ -233,9 +234,9 @@ def error_estimate(seconds: float | None, *, synchronised: bool) -> ErrorEstimat
     if seconds is None:
         return ErrorEstimate(False, 63, 255)
     for scale in range(64):
-        multiplier = -int(-(seconds * 2.0 ** (32 - scale)) // 1)
+        multiplier = seconds * 2.0 ** (32 - scale)
         if multiplier <= 255:
-            return ErrorEstimate(synchronised, scale, max(multiplier, 1))
+            return ErrorEstimate(synchronised, scale, max(math.ceil(multiplier), 1))
     return ErrorEstimate(False, 63, 255)
 
 
