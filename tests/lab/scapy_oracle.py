@@ -16,22 +16,26 @@ import pytest
 
 _PROGRAM = r"""
 import json, sys
+from fractions import Fraction
 from scapy.layers.inet import ICMP
-from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.contrib.stamp import (
     ErrorEstimate, STAMPSessionReflectorTestUnauthenticated, STAMPSessionSenderTestUnauthenticated,
 )
 from scapy.packet import Raw
 
-STAMP = {"sender": STAMPSessionSenderTestUnauthenticated, "reflector": STAMPSessionReflectorTestUnauthenticated}
+STAMP = {
+    "sender": STAMPSessionSenderTestUnauthenticated,
+    "reflector": STAMPSessionReflectorTestUnauthenticated,
+}
 
 def stamp_build(kind, fields):
     for key in ("err_estimate", "err_estimate_sender"):
         if key in fields:
             fields[key] = ErrorEstimate(**fields[key])
-    packet = STAMP[kind](**{key: value for key, value in fields.items() if not key.startswith("ts")})
-    octets = bytearray(bytes(packet))
-    return octets.hex()
+    for key in ("ts", "ts_rx", "ts_sender"):
+        if key in fields:  # scapy takes seconds and gives 64 bits back
+            fields[key] = Fraction(fields[key], 1 << 32)
+    return bytes(STAMP[kind](**fields)).hex()
 
 def stamp_read(kind, octets):
     packet = STAMP[kind](bytes.fromhex(octets))
