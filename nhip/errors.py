@@ -11,6 +11,7 @@ A network that fails is a measurement and never an exception; see :class:`nhip.m
     ├── WireError            bytes that are not a record we understand
     ├── StoreError           the store refused or could not keep a record
     ├── ShipError            the collector could not be reached or did not acknowledge
+    ├── PublishError         Grafana could not be reached or refused a dashboard
     ├── SeriesError          a time series that cannot be forecast, by name and reason
     └── LabError             the network in miniature could not be built or torn down
 """
@@ -53,6 +54,10 @@ class ShipError(NhipError):
     def __init__(self, what: str, *, remedy: str = "", retry_after_seconds: float | None = None) -> None:
         super().__init__(what, remedy=remedy)
         self.retry_after_seconds = retry_after_seconds
+
+
+class PublishError(NhipError):
+    """Grafana was not reached, refused, or answered with something that is no Grafana's answer."""
 
 
 class SeriesError(NhipError):

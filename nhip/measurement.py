@@ -42,7 +42,8 @@ class Outcome(StrEnum):
     NOT_RESOLVED = "not_resolved"
     """The target's name gave no address."""
     NOT_SENT = "not_sent"
-    """This host did not send: full buffer, cancelled, interface gone. Never counted as loss."""
+    """This host did not send (full buffer, own filter) or was told to stop before the fate was known.
+    Never counted as loss."""
 
 
 class StampSource(StrEnum):
@@ -106,7 +107,7 @@ class TypeP:
     protocol: str
     ip_version: int | None = None
     size_octets: int | None = None
-    """Octets of the measurement payload, without IP and transport headers."""
+    """Octets of payload in each packet, without IP and transport headers; `None` where it is a stream."""
     dscp: int = 0
     destination_port: int | None = None
 
@@ -213,13 +214,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
-    """How many of each fate a sample holds. ``sent = received + lost + failed``; late is part of lost."""
+    """How many of each fate a sample holds. ``sent = received + lost + failed``; late is part of lost.
+
+    `sent` counts attempts: one whose name did not resolve or that found no route is an attempt that failed,
+    though no packet left.
+    """
 
     sent: int
     received: int
     lost: int
     failed: int = 0
-    """Sent and answered by a refusal, an error or something corrupt: neither received nor lost."""
+    """Ended by a refusal, an error or something corrupt: neither received nor lost."""
     late: int = 0
     duplicate: int = 0
     reordered: int = 0

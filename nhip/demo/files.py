@@ -16,8 +16,10 @@ class Variant:
 
     kinds: tuple[str, ...]
     """The kinds of test whose truth the lab knows."""
+    delay_kind: str
+    """The kind the page shows delay and loss of."""
     truth_kinds: tuple[str, ...]
-    """What the lab's recorder calls the packets of a STAMP test."""
+    """What the lab's recorder calls the packets of that kind."""
     stamp_port: int
     dns: bool
     international: bool
@@ -25,9 +27,13 @@ class Variant:
     """The server listens on its lab address only; else on every address of its namespace."""
 
 
+# ICMP is shown because the far end's kernel answers it at once: what the lab sees at the access host's
+# interface is then the network's delay alone. A STAMP reply also waited in the reflector, which STAMP takes
+# out and the lab does not.
 NAMESPACES = Variant(
     kinds=("stamp", "icmp", "tcp_connect", "dns", "http", "file_transfer"),
-    truth_kinds=("stamp",),
+    delay_kind="icmp",
+    truth_kinds=("icmp",),
     stamp_port=862,
     dns=True,
     international=True,
@@ -37,6 +43,7 @@ NAMESPACES = Variant(
 # before the far end has, so that a connect time would say nothing.
 LOOPBACK = Variant(
     kinds=("stamp", "http", "file_transfer"),
+    delay_kind="stamp",
     truth_kinds=("stamp", "udp"),
     stamp_port=8862,
     dns=False,
@@ -49,6 +56,10 @@ DEFAULT_PROVINCE = "01"
 FILE_PORT = 8862
 DNS_PORT = 53
 DNS_NAME = "measure.nhip.test"
+# Of one STAMP or ICMP test.
+PACKETS = 20
+# What the page sums up.
+WINDOW_SECONDS = 3600.0
 # QCVN 34 wants a file of at least two seconds. The accesses of one operator take turns with theirs.
 TRANSFER_SECONDS = 2.0
 # What an operator of the demo declares, as a share of the lab's configured rate.
@@ -95,8 +106,9 @@ def collector_toml(
         f"port = {port}",
         f"unix_socket = {_text(folder / 'collector.sock')}",
         "[status]",
-        "window_seconds = 3600.0",
+        f"window_seconds = {WINDOW_SECONDS}",
         "silent_seconds = 30.0",
+        f"delay_kinds = [{_text(accesses[0].variant.delay_kind)}]",
     ]
     for access in accesses:
         lines += [
@@ -160,7 +172,7 @@ def probe_toml(folder: Path, access: AccessPlan) -> str:
     if access.international_address:
         lines += ["[[target]]", 'id = "international"', f"host = {_text(access.international_address)}"]
         lines += ['target_class = "international"']
-    packets = "{ count = 20, interval_seconds = 0.05 }"
+    packets = f"{{ count = {PACKETS}, interval_seconds = 0.05 }}"
     size = f'{{ direction = "both", duration_seconds = {TRANSFER_SECONDS}, expected_bits_per_second = %s }}'
     tasks = [
         ("stamp", "reflector", 3, packets),

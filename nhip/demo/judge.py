@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from nhip.comparison import LAB_TOLERANCE, Tolerance, compare_delay, compare_loss, compare_speed
 from nhip.language import Language, megabits, milliseconds, percent, text
-from nhip.status import AccessRow
-
-# Tolerances of the demo. The delay's is the larger of the two.
-DELAY_TOLERANCE_SECONDS = 0.000_3
-DELAY_TOLERANCE_RATIO = 0.02
-SPEED_TOLERANCE_RATIO = 0.03
+from nhip.status import AccessRow, Truth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,50 +25,28 @@ class Finding:
     count: int
 
 
-def findings(rows: Iterable[AccessRow]) -> list[Finding]:
+def findings(rows: Iterable[AccessRow], tolerance: Tolerance = LAB_TOLERANCE) -> list[Finding]:
     """The four quantities of each access, judged."""
     found = []
     for row in rows:
-        truth = row.truth
-        access = f"{row.operator} {row.technology}"
-        true_delay = truth.delay_seconds if truth else None
-        true_loss = truth.loss_ratio if truth else None
-        found.append(
-            Finding(
-                access=access,
-                quantity="delay",
-                measured=row.delay_seconds,
-                true=true_delay,
-                within=_near(
-                    row.delay_seconds, true_delay, DELAY_TOLERANCE_RATIO, at_least=DELAY_TOLERANCE_SECONDS
-                ),
-                count=row.delay_count,
-            )
-        )
-        inside = None
-        if row.loss_interval is not None and true_loss is not None:
-            inside = row.loss_interval[0] <= true_loss <= row.loss_interval[1]
-        found.append(
-            Finding(
-                access=access,
-                quantity="loss",
-                measured=row.loss_ratio,
-                true=true_loss,
-                within=inside,
-                count=row.loss_count,
-            )
-        )
-        for quantity, measured, true, count in (
-            ("down", row.down_bits_per_second, truth.down_bits_per_second if truth else None, row.down_count),
-            ("up", row.up_bits_per_second, truth.up_bits_per_second if truth else None, row.up_count),
+        truth = row.truth or Truth()
+        delay = compare_delay(row.delay_seconds, truth.delay_seconds, tolerance)
+        loss = compare_loss(row.loss_ratio, row.loss_interval, truth.loss_ratio)
+        down = compare_speed(row.down_bits_per_second, truth.down_bits_per_second, tolerance)
+        up = compare_speed(row.up_bits_per_second, truth.up_bits_per_second, tolerance)
+        for quantity, measured, true, compared, count in (
+            ("delay", row.delay_seconds, truth.delay_seconds, delay, row.delay_count),
+            ("loss", row.loss_ratio, truth.loss_ratio, loss, row.loss_count),
+            ("down", row.down_bits_per_second, truth.down_bits_per_second, down, row.down_count),
+            ("up", row.up_bits_per_second, truth.up_bits_per_second, up, row.up_count),
         ):
             found.append(
                 Finding(
-                    access=access,
+                    access=f"{row.operator} {row.technology}",
                     quantity=quantity,
                     measured=measured,
                     true=true,
-                    within=_near(measured, true, SPEED_TOLERANCE_RATIO),
+                    within=compared.agrees if compared else None,
                     count=count,
                 )
             )
@@ -125,9 +99,3 @@ _MARKS = {True: "", False: " ✗", None: " ?"}
 def _cell(finding: Finding, language: Language) -> str:
     show = _SHOW[finding.quantity]
     return f"{show(finding.measured, language)} ({show(finding.true, language)}){_MARKS[finding.within]}"
-
-
-def _near(measured: float | None, true: float | None, ratio: float, at_least: float = 0.0) -> bool | None:
-    if measured is None or true is None:
-        return None
-    return abs(measured - true) <= max(ratio * true, at_least)

@@ -198,11 +198,16 @@ class Demo:
 
     def _write_truth(self, lab: AnyLab, truth_file: Path) -> None:
         document = lab.truth()
+        since_wall_ns = document.written_wall_ns - round(files.WINDOW_SECONDS * 1e9)
         truth.write(
             truth_file,
             [
                 truth.access_truth(
-                    document.link(access.host), lab.address("server"), self._variant.truth_kinds
+                    document.link(access.host),
+                    lab.singletons(access.host, since_wall_ns=since_wall_ns),
+                    destination=lab.address("server"),
+                    kinds=self._variant.truth_kinds,
+                    count=files.PACKETS,
                 )
                 for access in self._accesses
             ],

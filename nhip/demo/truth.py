@@ -14,27 +14,46 @@ from typing import Any
 import msgspec
 
 from nhip import statistics
-from nhip.lab.report import FlowHalf, LinkTruth, TcpFlow
+from nhip.lab.report import FlowHalf, LinkTruth, Singleton, TcpFlow
 
 # A flow with less payload than this is no file transfer but a page, a receipt or an empty connection.
 SMALLEST_FILE_OCTETS = 100_000
 _NANOSECONDS = statistics.NANOSECONDS_PER_SECOND
 
 
-def access_truth(link: LinkTruth, destination: str, kinds: Collection[str]) -> dict[str, Any]:
+def access_truth(
+    link: LinkTruth, requests: Iterable[Singleton], *, destination: str, kinds: Collection[str], count: int
+) -> dict[str, Any]:
     """What is true of one access towards the measurement server at `destination`.
 
-    `kinds` are the names the lab's recorder has for the packets of a STAMP test.
+    `requests` are all the lab recorded at that access; those of `kinds` belong to tests of `count` packets.
+    Only whole tests are taken, because a test that is running or was cut short is not among the measured
+    ones either; the delay is the median of the tests' medians, as on the page.
     """
-    trips = [trip for trip in link.round_trips if trip.kind in kinds and trip.destination == destination]
-    settled = sum(trip.received + trip.lost for trip in trips)
+    tests = whole_tests(
+        (request for request in requests if request.kind in kinds and request.destination == destination),
+        count,
+    )
+    medians = [median for test in tests if (median := _median(test)) is not None]
+    lost = sum(request.round_trip_seconds is None for test in tests for request in test)
     return {
         "probe_id": link.id,
-        "delay_seconds": trips[0].median_seconds if trips else None,
-        "loss_ratio": sum(trip.lost for trip in trips) / settled if settled else None,
+        "delay_seconds": statistics.quantile(medians, 0.5),
+        "loss_ratio": lost / (count * len(tests)) if tests else None,
         "down_bits_per_second": statistics.mean(list(_speeds(link.tcp_flows, "down"))),
         "up_bits_per_second": statistics.mean(list(_speeds(link.tcp_flows, "up"))),
     }
+
+
+def whole_tests(requests: Iterable[Singleton], count: int) -> list[list[Singleton]]:
+    """The requests of each test that sent all its `count` packets.
+
+    A test has a socket of its own, which the first part of a flow's name tells: port or ICMP identifier.
+    """
+    by_socket: dict[str, list[Singleton]] = {}
+    for request in requests:
+        by_socket.setdefault(request.flow.partition("/")[0], []).append(request)
+    return [test for test in by_socket.values() if len(test) == count]
 
 
 def write(path: Path, accesses: Iterable[dict[str, Any]]) -> None:
@@ -45,22 +64,30 @@ def write(path: Path, accesses: Iterable[dict[str, Any]]) -> None:
 
 
 def _speeds(flows: Iterable[TcpFlow], direction: str) -> Iterable[float]:
-    """The speed of each finished file in `direction`: octets over the time from the request's first octet.
+    """The speed of each file in `direction`, between the moments the method of measurement names.
 
-    Both methods start at the request's first octet. A download ends with the file's last octet at the
-    access host, an upload with its last octet at the server.
+    A download runs from the request's first octet at the access host to the file's last octet there, an
+    upload from the request's first octet at the server to the file's last octet there.
     """
     for flow in flows:
         request, file = flow.up, flow.down if direction == "down" else flow.up
-        if request is None or file is None or request.first_payload_wall_ns is None:
+        if request is None or file is None or request.first_arrival_wall_ns is None:
             continue
         other = flow.up if direction == "down" else flow.down
         if not _is_file(file) or (other is not None and _is_file(other)) or file.last_payload_wall_ns is None:
             continue
-        duration_ns = file.last_payload_wall_ns - request.first_payload_wall_ns
+        # A download begins when the request reaches the access link, an upload when the server reads it.
+        begun_ns = request.first_arrival_wall_ns if direction == "down" else request.first_payload_wall_ns
+        duration_ns = file.last_payload_wall_ns - (begun_ns or file.last_payload_wall_ns)
         if duration_ns > 0:
             yield file.payload_bytes * 8 * _NANOSECONDS / duration_ns
 
 
 def _is_file(half: FlowHalf) -> bool:
     return half.payload_bytes >= SMALLEST_FILE_OCTETS
+
+
+def _median(test: Iterable[Singleton]) -> float | None:
+    return statistics.quantile(
+        [request.round_trip_seconds for request in test if request.round_trip_seconds is not None], 0.5
+    )

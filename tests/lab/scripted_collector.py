@@ -36,7 +36,7 @@ class Act(StrEnum):
 
 
 class ScriptedCollector:
-    """Plays `script`, one act for each delivery; when it is over, every delivery is stored and acknowledged."""
+    """Plays `script`, one act for each delivery; after it every delivery is stored and acknowledged."""
 
     def __init__(
         self,

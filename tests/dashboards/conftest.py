@@ -1,0 +1,3 @@
+from tests.lab.stack import stack
+
+__all__ = ["stack"]
