@@ -1,0 +1,1 @@
+"""Receives, keeps, judges and publishes records."""

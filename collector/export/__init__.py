@@ -1,0 +1,1 @@
+"""What the collector shows to other programs."""

@@ -1,0 +1,1 @@
+"""Regulatory indicators: profiles as data, formulas as pure functions, verdicts that never flatter."""
