@@ -77,6 +77,8 @@ class VerdictRow:
     comparison: str
     samples: int
     samples_required: int | None
+    failures: int
+    """Tests or transfers of the period that failed and so are in no mean."""
     verdict: str
     """``conforming``, ``not_conforming``, ``too_few_samples`` or ``limit_unverified``."""
     source: str

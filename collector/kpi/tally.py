@@ -116,6 +116,7 @@ class Tally:
             comparison=indicator.comparison,
             samples=found.samples,
             samples_required=indicator.minimum_samples,
+            failures=self.failures(access, indicator.id),
             verdict=judge(indicator, found, declared),
             source=indicator.source,
             mark=indicator.mark,

@@ -70,7 +70,8 @@ class StoreCounts:
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[store]`` table of the collector's configuration."""
 
-    name: str = "sqlite"
+    name: str = "delta"
+    """``delta``: journal, then archive. ``sqlite``: the journal alone keeps everything."""
     quarantine_records_per_probe: Annotated[int, Meta(ge=1)] = 1_000
     """The oldest record in a probe's quarantine makes room for the next one beyond this."""
     collector_id: Identifier = "main"

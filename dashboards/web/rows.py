@@ -71,6 +71,7 @@ class VerdictCells:
     interval: str
     limit: str
     samples: str
+    failures: str
     enough: bool
     verdict: str
     verdict_word: str
@@ -268,6 +269,9 @@ def _verdict(row: VerdictRow, language: Language, day: date) -> VerdictCells:
         samples=WORDS["samples_of"][language].format(
             samples=number(row.samples, 0, language), required=required
         ),
+        failures=WORDS["failed_samples"][language].format(count=number(row.failures, 0, language))
+        if row.failures
+        else "",
         enough=row.samples_required is not None and row.samples >= row.samples_required,
         verdict=row.verdict if row.verdict in VERDICT_WORDS else "limit_unverified",
         verdict_word=word(VERDICT_WORDS, row.verdict, language),

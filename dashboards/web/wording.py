@@ -106,6 +106,7 @@ WORDS: Mapping[str, Text] = {
     "limit_unknown": text("chưa biết", "not known"),
     "samples": text("Số mẫu", "Samples"),
     "samples_of": text("{samples} / {required}", "{samples} of {required}"),
+    "failed_samples": text("không tính {count} lượt lỗi", "{count} failed, not counted"),
     "verdict": text("Đánh giá", "Verdict"),
     "source": text("Nguồn", "Source"),
     "interval_method": text("Khoảng tin cậy: {method}.", "Confidence interval: {method}."),

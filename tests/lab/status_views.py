@@ -318,6 +318,7 @@ def _verdicts() -> list[VerdictRow]:
                 comparison=comparison,
                 samples=samples,
                 samples_required=1_000,
+                failures=3,
                 verdict=verdict,
                 source="QCVN 34:2022, 2.1 as quoted by the ministry",
                 mark="V" if indicator is down else "V-old",
