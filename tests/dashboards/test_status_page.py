@@ -120,7 +120,7 @@ def test_every_verdict_has_its_word_in_both_languages() -> None:
     assert "Tốc độ tải xuống trung bình (Pd)" in english, (
         "the regulation's own title stays beside the English"
     )
-    assert "≥ 80.00 Mbit/s 1,044 of 1,000 ✕ Not conforming" in english
+    assert "≥ 80.00 Mbit/s 1,044 of 1,000 3 failed, not counted ✕ Not conforming" in english
 
 
 def test_crossing_dates_carry_interval_probability_and_the_badge_of_a_simulation() -> None:
