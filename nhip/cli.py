@@ -13,6 +13,7 @@ import contextlib
 import logging
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,11 +45,19 @@ def main(context: click.Context, language: str | None) -> None:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Turn an error of ours into one line and exit code 2."""
+    """Turn an error of ours into one line and exit code 2.
+
+    A fault of the program prints its trace and also ends with 2: Python's own 1 would say "measured".
+    """
     try:
         yield
     except NhipError as error:
         click.echo(f"nhip: {error}", err=True)
+        sys.exit(CANNOT)
+    except click.ClickException:
+        raise
+    except Exception:
+        traceback.print_exc()
         sys.exit(CANNOT)
 
 

@@ -49,8 +49,8 @@ def clock_state() -> ClockState:
         return ClockState()
     if state < 0:
         return ClockState()
-    # modes (int, padded to 8), offset, freq, maxerror, esterror (long each), status (int)
-    _modes, _offset, _freq, maximum_us, estimated_us, status = struct.unpack_from("@i4xqqqqi", buffer.raw)
+    # modes (int), offset, freq, maxerror, esterror (long each), status (int), aligned as the C compiler does
+    _modes, _offset, _freq, maximum_us, estimated_us, status = struct.unpack_from("@illlli", buffer.raw)
     return ClockState(
         synchronised=state != _TIME_ERROR and not status & _STA_UNSYNC,
         estimated_error_ns=estimated_us * 1000,

@@ -29,6 +29,7 @@ FORMATS: Registry[type[msgspec.Struct]] = Registry(
     "configuration format",
     {
         "nhip-probe/1": "probes.agent_config:AgentConfig",
+        "nhip-server/1": "probes.server_config:MeasurementServerConfig",
         "nhip-collector/1": "collector.collector_config:CollectorConfig",
         "nhip-regulation/1": "collector.kpi.profile:RegulationProfile",
         "nhip-capacity-rules/1": "forecasting.capacity_rules:CapacityRules",
@@ -66,7 +67,7 @@ def convert(
     """A table already read, checked against `into`; `name` stands for the file in messages."""
     filled = _with_environment(dict(table), into, os.environ if environment is None else environment)
     try:
-        return msgspec.convert(filled, into, strict=True)
+        return msgspec.convert(filled, into, strict=True, dec_hook=_decode)
     except msgspec.ValidationError as error:
         raise _explain(str(error), filled, into, name) from error
     except ConfigError as error:
@@ -89,7 +90,7 @@ def check(path: Path) -> str:
 
 def json_schema(into: type[msgspec.Struct]) -> dict[str, Any]:
     """The JSON Schema of a configuration type, for editors and for configs/schema/."""
-    schema = msgspec.json.schema(into)
+    schema = msgspec.json.schema(into, schema_hook=_schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
@@ -98,6 +99,19 @@ def shipped(relative: str) -> Path:
     package = Path(__file__).resolve().parent
     checkout = package.parent / "configs" / relative
     return checkout if checkout.exists() else package / "_configs" / relative
+
+
+def _decode(into: type, value: Any) -> Any:
+    """A path, the one type of ours that TOML has no word for."""
+    if into is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"{into} has no form in TOML")
+
+
+def _schema(into: type) -> dict[str, Any]:
+    if into is Path:
+        return {"type": "string", "description": "a path in the file system"}
+    raise TypeError(f"{into} has no form in TOML")
 
 
 # msgspec words its findings as "Expected `int`, got `str` - at `$.tasks[0].count`".
@@ -118,7 +132,7 @@ def _explain(message: str, table: Mapping[str, Any], into: type, name: str) -> C
         return ConfigError(f"{name}:{_join(key, wrong)}: is no key of this file", remedy=remedy)
     if missing := _MISSING.match(finding):
         return ConfigError(f"{name}:{_join(key, missing['key'])}: is missing", remedy="add it")
-    value = _value_at(table, path)
+    value = None if _is_secret(into, path) else _value_at(table, path)
     shown = "" if value is None else f"{value!r}: "
     return ConfigError(f"{name}:{key}: {shown}{finding[:1].lower()}{finding[1:]}", remedy="correct it")
 
@@ -151,6 +165,22 @@ def _keys_at(into: Any, path: str) -> list[str]:
     return list(_fields(into))
 
 
+def _is_secret(into: Any, path: str) -> bool:
+    """Whether `path` leads to a value that may come from the environment, and must not stand in a message."""
+    for step in _steps(path):
+        into = _fields(into).get(step, into)
+    return _variable(into) is not None
+
+
+def _variable(hint: Any) -> str | None:
+    """The environment variable that the schema of a field names, anywhere inside its type."""
+    for inner in get_args(hint):
+        found: str | None = (getattr(inner, "extra", None) or {}).get("environment") or _variable(inner)
+        if found:
+            return found
+    return None
+
+
 def _fields(into: Any) -> dict[str, Any]:
     """Key → type of the structure inside `into`, looking through Annotated, lists and optionals."""
     if isinstance(into, type) and issubclass(into, msgspec.Struct):
@@ -164,10 +194,9 @@ def _fields(into: Any) -> dict[str, Any]:
 
 def _with_environment(table: dict[str, Any], into: Any, environment: Mapping[str, str]) -> dict[str, Any]:
     for key, hint in _fields(into).items():
-        for meta in get_args(hint)[1:]:
-            variable = (getattr(meta, "extra", None) or {}).get("environment")
-            if variable and variable in environment:
-                table[key] = environment[variable]
+        variable = _variable(hint)
+        if variable is not None and variable in environment:
+            table[key] = environment[variable]
         if isinstance(table.get(key), dict):
             table[key] = _with_environment(dict(table[key]), hint, environment)
     return table

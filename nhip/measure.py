@@ -15,9 +15,11 @@ MEASURED, UNREACHABLE, COULD_NOT_MEASURE = 0, 1, 2
 
 
 def exit_code(sample: Sample) -> int:
-    """0 when anything answered, 1 when the target did not."""
-    reached = any(singleton.outcome is Outcome.RECEIVED for singleton in sample.singletons)
-    return MEASURED if reached else UNREACHABLE
+    """0 when anything answered, 1 when the target did not, 2 when this host sent nothing."""
+    fates = {singleton.outcome for singleton in sample.singletons}
+    if Outcome.RECEIVED in fates:
+        return MEASURED
+    return UNREACHABLE if fates - {Outcome.NOT_SENT} else COULD_NOT_MEASURE
 
 
 def document(sample: Sample) -> dict[str, Any]:

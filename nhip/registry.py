@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
 
-from nhip.errors import UnknownNameError
+from nhip.errors import NhipError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -52,9 +52,15 @@ class Registry(Generic[T]):
         return paths[name]
 
     def load(self, name: str) -> T:
-        """The object itself, imported now."""
+        """The object itself, imported now; NhipError when a module it needs is not installed."""
         module, _, attribute = self.path(name).partition(":")
-        return cast(T, getattr(import_module(module), attribute))
+        try:
+            return cast(T, getattr(import_module(module), attribute))
+        except ModuleNotFoundError as error:
+            raise NhipError(
+                f"the {self.what} {name!r} needs the module {error.name!r}, which is not installed",
+                remedy="install the extra of this role, for example: pip install 'nhip[probe]'",
+            ) from error
 
     def _all(self) -> dict[str, str]:
         paths = dict(self._paths)

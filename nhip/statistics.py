@@ -169,7 +169,8 @@ def reordered(singletons: Iterable[Singleton]) -> int:
             for singleton in singletons
             if singleton.outcome is Outcome.RECEIVED and singleton.received is not None
         ),
-        key=lambda singleton: singleton.received.mono_ns if singleton.received else 0,
+        # Equal times are no reordering: the earlier sent one counts as the earlier arrival.
+        key=lambda singleton: (singleton.received.mono_ns if singleton.received else 0, singleton.sequence),
     )
     next_expected, behind = 0, 0
     for singleton in arrived:

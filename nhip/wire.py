@@ -7,14 +7,16 @@ never taken for one.
 
 Reading rule: fields this version does not know are ignored (a newer probe may talk to an older
 collector); a record older than :data:`OLDEST_SCHEMA_VERSION` or newer than :data:`SCHEMA_VERSION` + 2 is
-refused by name; every number must be finite and within its stated range.
+refused by name; every number must be finite and within its stated range, and no two may contradict each
+other (:mod:`nhip.plausibility`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -37,11 +39,13 @@ from nhip.measurement import (
     Target,
     TypeP,
 )
+from nhip.plausibility import contradictions, numbers_without_value
 
 SCHEMA_VERSION = 1
 OLDEST_SCHEMA_VERSION = 1
 
-Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+# In Python `$` also stands before a final newline, which the look-ahead refuses; JSON Schema knows both.
+Identifier = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$(?!\n)")]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 WallNs = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e7)]
@@ -109,10 +113,12 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     software_version: ShortText
     wall_ns: WallNs
-    mono_ns: Count
+    mono_ns: WallNs
+    """Nanoseconds since the host started, which may be years."""
     spool_records: Count = 0
     spool_octets: Count = 0
-    spool_oldest_age_seconds: Seconds | None = None
+    spool_oldest_age_seconds: Annotated[float, Meta(ge=0, le=1e10)] | None = None
+    """More than fifty years where a record was made before the host's clock was set."""
     spool_dropped_total: Count = 0
     tests_total: Count = 0
     tests_failed_to_run_total: Count = 0
@@ -146,10 +152,21 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     rejected: list[Rejection] = []
 
 
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """A remark for people, in both languages."""
+
+    vi: Annotated[str, Meta(max_length=500)]
+    en: Annotated[str, Meta(max_length=500)]
+
+
 class LimitForecast(msgspec.Struct, frozen=True, kw_only=True):
     """When a link reaches one limit. `verdict` is already_over, crosses, never or no_capacity."""
 
     rule_id: Identifier
+    title_vi: ShortText = ""
+    title_en: ShortText = ""
+    mark: ShortText = ""
+    verified: bool = False
     statistic: ShortText
     limit_ratio: Ratio | None = None
     limit_bits_per_second: Annotated[float, Meta(ge=0)] | None = None
@@ -158,6 +175,8 @@ class LimitForecast(msgspec.Struct, frozen=True, kw_only=True):
     interval80: tuple[ShortText | None, ShortText | None] | None = None
     probability_before_lead_time: Ratio | None = None
     lead_time_days: Annotated[float, Meta(ge=0)] | None = None
+    horizon_days: Annotated[float, Meta(ge=0)] | None = None
+    produced_by: ShortText = ""
 
 
 class LinkForecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +188,8 @@ class LinkForecast(msgspec.Struct, frozen=True, kw_only=True):
     made_at_wall_ns: WallNs
     unit: ShortText
     step_seconds: Annotated[float, Meta(gt=0)]
+    statistic: ShortText | None = None
+    """What each value is (daily_peak, daily_mean, ...); `None` for the steps of the series themselves."""
     provenance: ShortText
     """``measured`` or ``simulated``; a simulated figure says so wherever it is shown."""
     capacity_bits_per_second: Annotated[float, Meta(gt=0)] | None = None
@@ -176,7 +197,7 @@ class LinkForecast(msgspec.Struct, frozen=True, kw_only=True):
     times: list[ShortText] = []
     median: list[float] = []
     quantiles: dict[str, list[float]] = {}
-    notes: list[str] = []
+    notes: list[Note] = []
 
 
 _record_decoder = msgspec.json.Decoder(Record)
@@ -277,14 +298,20 @@ def phases_seconds(sample: Sample) -> dict[str, float]:
 
 
 def encode_record(record: Record) -> bytes:
-    """The record as JSON; refuses numbers JSON has no word for."""
+    """The record as JSON; WireError for a number that JSON has no word for."""
+    if bad := list(numbers_without_value(record)):
+        raise WireError(f"no record: {', '.join(bad)} is not finite")
     return _encoder.encode(record)
 
 
 def decode_record(raw: bytes | msgspec.Raw) -> Record:
-    """A checked record, upgraded to this schema version; WireError says which key is wrong and how."""
+    """A checked record; WireError says which key is wrong and how."""
     try:
         found = _record_decoder.decode(raw)
+        if _encoder.encode(found) != bytes(raw):
+            # Not as this version writes it: another version, or a key given twice, of which every reader
+            # would believe another one.
+            json.loads(bytes(raw), object_pairs_hook=_each_key_once)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise WireError(f"no record: {error}") from error
     if not OLDEST_SCHEMA_VERSION <= found.schema_version <= SCHEMA_VERSION + 2:
@@ -292,6 +319,8 @@ def decode_record(raw: bytes | msgspec.Raw) -> Record:
             f"schema_version {found.schema_version} is not understood",
             remedy=f"this program reads {OLDEST_SCHEMA_VERSION} to {SCHEMA_VERSION + 2}; upgrade one side",
         )
+    if wrong := next(contradictions(found), None):
+        raise WireError(f"no record: {wrong}")
     return found
 
 
@@ -318,3 +347,10 @@ def decode_batch(body: bytes) -> Batch:
 def batch_sha256(body: bytes) -> str:
     """The hash an acknowledgement must echo, of the uncompressed body."""
     return hashlib.sha256(body).hexdigest()
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found

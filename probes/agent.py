@@ -70,9 +70,10 @@ class Agent:
         self._clock = clock
         self._rng = rng or random.Random()
         self._stop = threading.Event()
+        self._tests_over = threading.Event()
         self._spool = Spool(config.spool.path, config.spool.maximum_octets, clock)
         self._spool_lock = threading.Lock()
-        self._gate = Gate(config.network.exclusive_lock)
+        self._gate = Gate(config.network.exclusive_lock, self._stop)
         self._counts = _Counts()
         self._threads: list[threading.Thread] = []
         self._pool: ThreadPoolExecutor | None = None
@@ -100,14 +101,18 @@ class Agent:
         self._stop.set()
 
     def close(self) -> None:
-        """Stop, wait for what runs, keep on disk what was not delivered."""
+        """Stop, wait for what runs, try once more to deliver; what was not taken stays on disk."""
         self.stop()
+        for thread in self._threads:
+            if thread.name == "schedule":  # it must not hand a test to a pool that is shut
+                thread.join()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+        self._tests_over.set()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._pool = None
+        self._pool = None
         self._spool.close()
 
     def status(self) -> wire.AgentStatus:
@@ -227,11 +232,13 @@ class Agent:
         )
         failures = 0
         try:
-            while not self._stop.is_set():
+            while True:
+                last = self._tests_over.is_set()
                 try:
                     drained = self._ship_one(shipper)
                     failures = 0
                     pause = collector.interval_seconds if drained else 0.0
+                    last = last and drained
                 except ShipError as error:
                     failures += 1
                     with self._counts.lock:
@@ -249,7 +256,9 @@ class Agent:
                         self._counts.ship_failures += 1
                     pause = retry_seconds(failures, self._rng)
                     log.exception("delivery broke")
-                self._stop.wait(pause)
+                if last:
+                    return
+                self._tests_over.wait(pause)
         finally:
             shipper.close()
 

@@ -215,8 +215,11 @@ def _send(
 ) -> int:
     """Send one request; an error waiting from an earlier one is drained and the request tried once more."""
     for attempt in (1, 2):
-        stamp = context.now()
-        request = protocol.request(sequence, stamp)
+        written = context.now()
+        request = protocol.request(sequence, written)
+        # The delay begins as late as we can say it: building the packet is no part of it.
+        left_ns = context.clock.mono_ns()
+        stamp = Stamp(written.wall_ns + left_ns - written.mono_ns, left_ns, written.source)
         try:
             sock.sendto(request, address.sockaddr)
         except OSError as error:

@@ -7,13 +7,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+_LINE_RETRY_SECONDS = 0.1
 
 
 class Gate:
-    """Light tests enter together, a heavy one alone: on this agent and, with a lock file, on this line."""
+    """Light tests enter together, a heavy one alone: on this agent and, with a lock file, on this line.
 
-    def __init__(self, lock_file: Path | None = None) -> None:
+    Once `stop` is set nobody waits for the line any more: who then enters must look at it and leave.
+    """
+
+    def __init__(self, lock_file: Path | None = None, stop: threading.Event | None = None) -> None:
         self._lock_file = lock_file
+        self._stop = stop or threading.Event()
         self._changed = threading.Condition()
         self._light = 0
         self._heavy_waiting = 0
@@ -64,5 +71,15 @@ class Gate:
             return
         self._lock_file.parent.mkdir(parents=True, exist_ok=True)
         with self._lock_file.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Asked for again and again, because a blocked flock cannot be told to stop.
+            while not _locked(handle) and not self._stop.wait(_LINE_RETRY_SECONDS):
+                pass
             yield
+
+
+def _locked(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

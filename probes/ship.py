@@ -60,12 +60,13 @@ class Shipper:
                 response, answer = self._post(packed, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise ShipError(f"{self._url} was not reached: {str(error) or type(error).__name__}") from error
+            why = _printable(str(error)) or type(error).__name__
+            raise ShipError(f"{self._url} was not reached: {why}") from error
         if response.will_close:
             self.close()
         if response.status != 200:
             raise ShipError(
-                f"{self._url} answered {response.status}: {answer[:200].decode('utf-8', 'replace')}",
+                f"{self._url} answered {response.status}: {_printable(answer.decode('utf-8', 'replace'))}",
                 remedy=_REMEDIES.get(response.status, ""),
                 retry_after_seconds=_seconds(response.headers.get("Retry-After")),
             )
@@ -90,8 +91,13 @@ class Shipper:
         self._reused = self._connection is not None
         self._connection = self._connection or self._connect()
         self._connection.request("POST", RECORDS_PATH, packed, headers)
-        response = self._connection.getresponse()
-        return response, response.read(_ANSWER_OCTETS)
+        with self._connection.getresponse() as response:
+            answer = b""
+            while len(answer) < _ANSWER_OCTETS and (part := response.read(_ANSWER_OCTETS)):
+                answer += part
+            if response.length:  # cut short, or longer than any answer of a collector
+                raise http.client.IncompleteRead(answer, response.length)
+            return response, answer
 
     def _connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self._url)
@@ -158,6 +164,11 @@ _REMEDIES = {
     403: "register this probe's id with this key at the collector",
     413: "lower collector.batch_records",
 }
+
+
+def _printable(text: str) -> str:
+    """What a stranger said, fit for one line of a log."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text.strip()[:200])
 
 
 def _seconds(header: str | None) -> float | None:

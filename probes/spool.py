@@ -101,7 +101,7 @@ class Spool:
             with connection:
                 return self._append(connection, record)
         except sqlite3.Error as error:
-            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             if not full or not self._drop_oldest_half(connection):
                 raise self._refusal(error) from error
         try:
