@@ -7,7 +7,6 @@ says so wherever it is shown; with a file of real traffic that is forecast inste
 from __future__ import annotations
 
 import datetime
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ HORIZON = "180d"
 LEAD_TIME_DAYS = 90
 SEED = 2020
 # Where the busiest and the idlest simulated link stand today: mean use of the capacity.
-_LOWEST_USE, _HIGHEST_USE = 0.30, 0.85
-_LOWEST_GROWTH, _HIGHEST_GROWTH = 0.05, 0.55
+_LOWEST_USE, _HIGHEST_USE = 0.58, 0.80
+_LOWEST_GROWTH, _HIGHEST_GROWTH = 0.15, 0.60
 
 
 def simulated_forecasts(links: Sequence[Link], model: str, now: datetime.datetime) -> list[dict[str, Any]]:
@@ -36,9 +35,9 @@ def simulated_forecasts(links: Sequence[Link], model: str, now: datetime.datetim
 
     horizon_seconds, by_day = parse_horizon(HORIZON)
     published = []
-    for link in links:
+    for position, link in enumerate(links):
         capacity = 1_000 * (link.down.rate_bits_per_second or 1e9)
-        share = zlib.crc32(link.id.encode()) / 0xFFFF_FFFF
+        share = position / max(len(links) - 1, 1)
         use = _LOWEST_USE + share * (_HIGHEST_USE - _LOWEST_USE)
         growth = _HIGHEST_GROWTH - share * (_HIGHEST_GROWTH - _LOWEST_GROWTH)
         years = HISTORY_DAYS / 365.25
