@@ -55,8 +55,13 @@ def milliseconds(seconds: float | None, language: Language) -> str:
 
 
 def percent(ratio: float | None, language: Language, decimals: int = 2) -> str:
-    """A ratio 0 to 1 as percent."""
-    return NO_DATA if ratio is None else f"{number(ratio * 100, decimals, language)} %"
+    """A ratio 0 to 1 as percent; one that is not zero never reads as zero."""
+    if ratio is None:
+        return NO_DATA
+    least = 10.0**-decimals
+    if 0 < abs(ratio) * 100 < least / 2:
+        return f"< {number(least, decimals, language)} %"
+    return f"{number(ratio * 100, decimals, language)} %"
 
 
 def megabits(bits_per_second: float | None, language: Language) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -53,6 +54,14 @@ class CollectorSection(Section, frozen=True, kw_only=True):
     batch_octets: Annotated[int, Meta(ge=65_536, le=64 * 1024 * 1024)] = 2 * 1024 * 1024
     """Before compression; one larger record still goes, alone."""
     timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 20.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise ConfigError(
+                f"collector.url: {self.url!r}: would send the key unencrypted over a network",
+                remedy="write https://, or reach the collector over this host's loopback address",
+            )
 
 
 class SpoolSection(Section, frozen=True, kw_only=True):

@@ -5,6 +5,9 @@ that removes tens of milliseconds of error. The stamp is a wall-clock time, and 
 carried over to the monotonic clock with the difference of the two clocks. When that difference has changed
 by more than slewing can explain, the clock was stepped in between. Every packet that arrived before the step
 was noticed, however many wait in the socket, then gets a stamp read here, marked as such.
+
+Linux switches stamping on a moment after the first socket of the host asks for it, and until then fills in
+the time at which a packet is *read*. Such a stamp is no better than one of ours and is marked so too.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ SO_TIMESTAMPNS = 35
 
 _TIMESPEC = struct.Struct("@ll")  # struct timespec, as this number of the option has it
 _ANCILLARY_OCTETS = 512
+# The kernel's work queue switches stamping on; this is ample unless the host is very busy.
+_SWITCHING_ON_SECONDS = 0.005
 # adjtime(3) and NTP slew by at most 500 ppm; anything beyond that and reading noise is a step.
 _SLEW_PARTS = 500e-6
 _READING_NOISE_NS = 1_000_000
@@ -56,9 +61,11 @@ class ReceiveClock:
             sock.setsockopt(socket.IPPROTO_IP, 12, 1)  # IP_RECVTTL, linux/in.h
         elif sock.family is socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+        self._clock.sleep(_SWITCHING_ON_SECONDS)
 
     def receive(self, sock: socket.socket, size: int) -> Datagram:
         """The next datagram; BlockingIOError when there is none, OSError as the socket gives it."""
+        asked_wall_ns = self._clock.wall_ns()
         data, ancillary, _flags, address = sock.recvmsg(size, _ANCILLARY_OCTETS)
         kernel_wall_ns: int | None = None
         hop_limit: int | None = None
@@ -66,6 +73,8 @@ class ReceiveClock:
             if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(value)
                 kernel_wall_ns = seconds * 1_000_000_000 + nanoseconds
+                if kernel_wall_ns >= asked_wall_ns:  # made while we read: the kernel had none
+                    kernel_wall_ns = None
             elif (level, kind) in _HOP_LIMITS:
                 hop_limit = int.from_bytes(value[:4], sys.byteorder)
         return Datagram(data, address, self._stamp(kernel_wall_ns), hop_limit)

@@ -1,0 +1,396 @@
+"""The books of an echo stream, first by themselves, then on a socket with peers that do as told."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nhip import statistics
+from nhip.clock import SystemClock
+from nhip.measurement import Outcome, Singleton, Stamp, StampSource
+from probes.api import ProbeContext
+from probes.echo import Answer, EchoProtocol, Exchange, Ledger, exchange
+from probes.network import Address, HostNetwork
+from probes.timestamping import Datagram
+from tests.lab.deaf_network import DeafNetwork
+from tests.lab.peers import closed_port, udp_peer
+
+MS = 1_000_000
+Peer = tuple[str, int]
+
+
+def stamp(milliseconds: float, source: StampSource = StampSource.KERNEL) -> Stamp:
+    return Stamp(round(milliseconds * MS), round(milliseconds * MS), source)
+
+
+def ledger(*sent_ms: float, threshold_ms: float = 100) -> Ledger:
+    found = Ledger(round(threshold_ms * MS))
+    for sequence, milliseconds in enumerate(sent_ms):
+        found.sent(sequence, stamp(milliseconds, StampSource.USER))
+    return found
+
+
+def fates(singletons: tuple[Singleton, ...]) -> list[tuple[int, Outcome]]:
+    return [(singleton.sequence, singleton.outcome) for singleton in singletons]
+
+
+# The ledger
+
+
+def test_an_answer_in_time_is_received_with_its_delay_and_level() -> None:
+    books = ledger(0)
+    books.answered(Answer(0), stamp(12.5))
+    (singleton,) = books.close()
+    assert (singleton.outcome, singleton.delay_ns) == (Outcome.RECEIVED, 12_500_000)
+    assert singleton.delay_source is StampSource.KERNEL
+    assert (singleton.sent, singleton.received) == (stamp(0, StampSource.USER), stamp(12.5))
+
+
+def test_an_answer_at_the_threshold_is_in_time_and_one_after_it_is_late() -> None:
+    books = ledger(0, 0)
+    books.answered(Answer(0), stamp(100))
+    books.answered(Answer(1), stamp(100.000001))
+    in_time, late = books.close()
+    assert (in_time.outcome, in_time.delay_ns) == (Outcome.RECEIVED, 100 * MS)
+    assert (late.outcome, late.delay_ns, late.delay_source) == (Outcome.LATE, None, None)
+
+
+def test_silence_is_lost() -> None:
+    assert fates(ledger(0, 1).close()) == [(0, Outcome.LOST), (1, Outcome.LOST)]
+
+
+def test_a_second_answer_is_a_duplicate_and_changes_nothing() -> None:
+    books = ledger(0)
+    books.answered(Answer(0), stamp(10))
+    books.answered(Answer(0), stamp(11))
+    books.answered(Answer(0), stamp(99))
+    first, *others = books.close()
+    assert (first.outcome, first.delay_ns) == (Outcome.RECEIVED, 10 * MS)
+    assert [singleton.outcome for singleton in others] == [Outcome.DUPLICATE] * 2
+    assert [singleton.delay_ns for singleton in others] == [None, None]
+
+
+def test_a_second_answer_to_a_late_one_is_a_duplicate() -> None:
+    books = ledger(0)
+    books.answered(Answer(0), stamp(150))
+    books.answered(Answer(0), stamp(151))
+    assert fates(books.close()) == [(0, Outcome.LATE), (0, Outcome.DUPLICATE)]
+
+
+def test_a_changed_answer_is_corrupt_and_has_no_delay() -> None:
+    books = ledger(0)
+    books.answered(Answer(0, intact=False), stamp(10))
+    (singleton,) = books.close()
+    assert (singleton.outcome, singleton.delay_ns) == (Outcome.CORRUPT, None)
+
+
+def test_a_whole_answer_after_a_changed_one_counts() -> None:
+    books = ledger(0)
+    books.answered(Answer(0, intact=False), stamp(10))
+    books.answered(Answer(0), stamp(11))
+    assert fates(books.close()) == [(0, Outcome.RECEIVED)]
+
+
+def test_an_answer_to_what_was_never_sent_is_foreign() -> None:
+    books = ledger(0)
+    books.answered(Answer(7), stamp(10))
+    assert books.foreign == 1
+    assert fates(books.close()) == [(0, Outcome.LOST)]
+
+
+def test_an_error_that_quotes_a_request_settles_it_and_the_first_word_stands() -> None:
+    books = ledger(0)
+    books.failed(0, Outcome.REFUSED, "ICMP type 3 code 3")
+    books.failed(0, Outcome.UNREACHABLE, "ICMP type 3 code 1")
+    (singleton,) = books.close()
+    assert (singleton.outcome, singleton.detail) == (Outcome.REFUSED, "ICMP type 3 code 3")
+    assert books.open() == 0
+
+
+def test_a_request_that_did_not_leave_is_not_sent_and_never_lost() -> None:
+    books = ledger()
+    books.failed(0, Outcome.NOT_SENT, "EAGAIN")
+    (singleton,) = books.close()
+    assert (singleton.outcome, singleton.sent) == (Outcome.NOT_SENT, None)
+    assert statistics.loss_ratio(statistics.count(books.close())) is None
+
+
+def test_the_far_end_s_holding_time_is_no_delay_of_the_network() -> None:
+    books = ledger(0)
+    books.answered(Answer(0, turnaround_ns=50 * MS), stamp(62))
+    (singleton,) = books.close()
+    assert singleton.delay_ns == 12 * MS
+
+
+def test_a_holding_time_longer_than_the_round_trip_leaves_the_delay_undefined() -> None:
+    """A far end whose clock was stepped must not make a delay of zero."""
+    books = ledger(0)
+    books.answered(Answer(0, turnaround_ns=3_600_000 * MS), stamp(12))
+    (singleton,) = books.close()
+    assert (singleton.outcome, singleton.delay_ns, singleton.delay_source) == (Outcome.RECEIVED, None, None)
+    assert statistics.delays_seconds([singleton]) == []
+
+
+def test_a_cancelled_stream_calls_lost_only_what_had_its_whole_threshold() -> None:
+    books = ledger(0, 200, 250, threshold_ms=100)
+    for sequence in books.without_fate(5, stamp(310).mono_ns):
+        books.failed(sequence, Outcome.NOT_SENT, "cancelled")
+    assert fates(books.close()) == [
+        (0, Outcome.LOST),
+        (1, Outcome.LOST),
+        (2, Outcome.NOT_SENT),
+        (3, Outcome.NOT_SENT),
+        (4, Outcome.NOT_SENT),
+    ]
+
+
+events = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(0, 250), st.booleans(), st.integers(0, 40)), max_size=60
+)
+
+
+@given(events=events, count=st.integers(0, 10))
+def test_whatever_arrives_each_request_has_one_fate(
+    events: list[tuple[int, int, bool, int]], count: int
+) -> None:
+    books = ledger(*range(count))
+    for sequence, at_ms, intact, held_ms in events:
+        books.answered(Answer(sequence, turnaround_ns=held_ms * MS, intact=intact), stamp(at_ms + 20))
+    found = books.close()
+    own = [singleton for singleton in found if singleton.outcome is not Outcome.DUPLICATE]
+    assert [singleton.sequence for singleton in own] == list(range(count))
+    counters = statistics.count(found)
+    assert counters.received <= counters.sent == count
+    assert all(singleton.delay_ns is None or 0 <= singleton.delay_ns <= 100 * MS for singleton in found)
+    assert [singleton.sequence for singleton in found] == sorted(one.sequence for one in found)
+
+
+# The exchange
+
+
+class Numbers(EchoProtocol):
+    """The simplest protocol there is: a request is its number as text; ``corrupt`` after it is damage."""
+
+    def __init__(self, padding: int = 0) -> None:
+        self.padding = padding
+
+    def request(self, sequence: int, sent: Stamp) -> bytes:
+        return str(sequence).encode() + b" " * self.padding
+
+    def answer(self, datagram: Datagram) -> Answer | None:
+        number, *rest = datagram.data.split() or [b""]
+        return Answer(int(number), intact=rest != [b"corrupt"]) if number.isdigit() else None
+
+    def quoted(self, octets: bytes) -> int | None:
+        return int(octets) if octets.strip().isdigit() else None
+
+
+def play(
+    port: int,
+    *,
+    count: int = 3,
+    interval_ms: int = 10,
+    loss_threshold_seconds: float = 0.3,
+    host: str = "127.0.0.1",
+    protocol: EchoProtocol | None = None,
+    sock: socket.socket | None = None,
+    cancelled: threading.Event | None = None,
+) -> Exchange:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    context = ProbeContext(
+        clock=SystemClock(), network=HostNetwork(), cancelled=cancelled or threading.Event()
+    )
+    with sock or HostNetwork().udp(family) as used:
+        return exchange(
+            used,
+            Address(family, (host, port)),
+            protocol or Numbers(),
+            offsets_ns=[sequence * interval_ms * MS for sequence in range(count)],
+            loss_threshold_seconds=loss_threshold_seconds,
+            context=context,
+        )
+
+
+def outcomes(result: Exchange) -> list[Outcome]:
+    return [singleton.outcome for singleton in result.singletons]
+
+
+def echo(sock: socket.socket, data: bytes, peer: Peer) -> None:
+    sock.sendto(data, peer)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_every_request_answered_is_received_by_kernel_stamp(host: str) -> None:
+    with udp_peer(echo, host) as port:
+        result = play(port, host=host, count=20)
+    assert outcomes(result) == [Outcome.RECEIVED] * 20
+    assert {singleton.delay_source for singleton in result.singletons} == {StampSource.KERNEL}
+    assert all(0 < (singleton.delay_ns or 0) < 100 * MS for singleton in result.singletons)
+    assert result.octets_sent == result.octets_received == 10 * 1 + 10 * 2
+    assert result.foreign == 0
+
+
+def test_a_stream_ends_soon_after_its_last_answer_and_not_at_the_threshold() -> None:
+    begun = time.monotonic()
+    with udp_peer(echo) as port:
+        play(port, count=2, loss_threshold_seconds=20)
+    assert time.monotonic() - begun < 5
+
+
+def test_duplicates_are_heard_and_told_apart() -> None:
+    def twice(sock: socket.socket, data: bytes, peer: Peer) -> None:
+        sock.sendto(data, peer)
+        sock.sendto(data, peer)
+
+    with udp_peer(twice) as port:
+        result = play(port, count=5)
+    counters = statistics.count(result.singletons)
+    assert (counters.sent, counters.received) == (5, 5)
+    assert counters.duplicate == 5
+
+
+def test_an_answer_after_the_threshold_counts_as_lost_and_is_told_as_late() -> None:
+    def late(sock: socket.socket, data: bytes, peer: Peer) -> None:
+        threading.Event().wait(0.12)
+        sock.sendto(data, peer)
+
+    with udp_peer(late) as port:
+        # The last request keeps the socket open long enough to hear the first answer.
+        result = play(port, count=2, interval_ms=100, loss_threshold_seconds=0.1)
+    counters = statistics.count(result.singletons)
+    assert result.singletons[0].outcome is Outcome.LATE
+    assert result.singletons[0].delay_ns is None
+    assert (counters.received, counters.lost) == (0, 2)
+
+
+def test_every_second_answer_missing_is_half_lost() -> None:
+    def odd_only(sock: socket.socket, data: bytes, peer: Peer) -> None:
+        if int(data) % 2:
+            sock.sendto(data, peer)
+
+    with udp_peer(odd_only) as port:
+        result = play(port, count=10, loss_threshold_seconds=0.2)
+    assert outcomes(result) == [Outcome.LOST, Outcome.RECEIVED] * 5
+    assert statistics.ipdv_seconds(result.singletons) == []
+
+
+def test_answers_from_another_address_are_ignored_and_counted() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", 0))
+
+        def from_elsewhere(_sock: socket.socket, data: bytes, peer: Peer) -> None:
+            other.sendto(data, peer)
+
+        with udp_peer(from_elsewhere) as port:
+            result = play(port, count=3, loss_threshold_seconds=0.2)
+    assert outcomes(result) == [Outcome.LOST] * 3
+    assert result.foreign == 3
+    assert result.octets_received == 0
+
+
+def test_garbage_among_the_answers_harms_nothing() -> None:
+    def noisy(sock: socket.socket, data: bytes, peer: Peer) -> None:
+        for noise in (b"", b"\xff" * 1400, b"not a number", b"99", b"-1"):
+            sock.sendto(noise, peer)
+        sock.sendto(data, peer)
+
+    with udp_peer(noisy) as port:
+        result = play(port, count=5)
+    assert outcomes(result) == [Outcome.RECEIVED] * 5
+    assert result.foreign == 5  # the answers to a request 99 that was never sent
+
+
+def test_a_changed_answer_is_corrupt() -> None:
+    with udp_peer(lambda sock, data, peer: sock.sendto(data + b" corrupt", peer) and None) as port:
+        result = play(port, count=2)
+    assert outcomes(result) == [Outcome.CORRUPT] * 2
+
+
+def test_answers_in_another_order_are_reordered() -> None:
+    kept: list[bytes] = []
+
+    def backwards(sock: socket.socket, data: bytes, peer: Peer) -> None:
+        kept.append(data)
+        if len(kept) == 4:
+            for held in reversed(kept):
+                sock.sendto(held, peer)
+
+    with udp_peer(backwards) as port:
+        result = play(port, count=4)
+    counters = statistics.count(result.singletons)
+    assert (counters.received, counters.reordered) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("host", "detail"), [("127.0.0.1", "ICMP type 3 code 3"), ("::1", "ICMP type 1 code 4")]
+)
+def test_a_closed_port_refuses_each_request_by_its_own_number(host: str, detail: str) -> None:
+    result = play(closed_port(socket.SOCK_DGRAM, host), host=host, count=4)
+    assert outcomes(result) == [Outcome.REFUSED] * 4
+    assert {singleton.detail for singleton in result.singletons} == {detail}
+    assert all(singleton.sent for singleton in result.singletons)
+    assert statistics.loss_ratio(statistics.count(result.singletons)) is None
+
+
+def test_a_request_too_large_to_send_is_not_sent() -> None:
+    result = play(closed_port(socket.SOCK_DGRAM), count=2, protocol=Numbers(padding=70_000))
+    assert outcomes(result) == [Outcome.NOT_SENT] * 2
+    assert {singleton.detail for singleton in result.singletons} == {"EMSGSIZE"}
+    assert result.octets_sent == 0
+
+
+def test_silence_is_lost_one_threshold_after_the_last_request() -> None:
+    begun = time.monotonic()
+    result = play(
+        closed_port(socket.SOCK_DGRAM), sock=DeafNetwork().udp(socket.AF_INET), count=3, interval_ms=20,
+        host="127.0.0.1", protocol=Mute(),
+    )  # fmt: skip
+    elapsed = time.monotonic() - begun
+    assert outcomes(result) == [Outcome.LOST] * 3
+    assert 0.34 <= elapsed < 1.5
+
+
+class Mute(Numbers):
+    """ICMP errors quote nothing of it, as if no router told."""
+
+    def quoted(self, octets: bytes) -> int | None:
+        return None
+
+
+def test_cancelling_in_the_middle_loses_nothing() -> None:
+    cancelled = threading.Event()
+    calls: list[bytes] = []
+
+    def then_cancel(sock: socket.socket, data: bytes, peer: Peer) -> None:
+        sock.sendto(data, peer)
+        calls.append(data)
+        if len(calls) == 3:
+            cancelled.set()
+
+    with udp_peer(then_cancel) as port:
+        result = play(port, count=100, loss_threshold_seconds=30, cancelled=cancelled)
+    counters = statistics.count(result.singletons)
+    assert counters.lost == 0
+    assert counters.received + counters.not_sent == 100
+    assert 2 <= counters.received <= 6
+
+
+def test_requests_leave_when_they_are_due() -> None:
+    with udp_peer(echo) as port:
+        result = play(port, count=20, interval_ms=20)
+    sent = [singleton.sent.mono_ns for singleton in result.singletons if singleton.sent]
+    late_ms = [(at - sent[0]) / MS - 20 * sequence for sequence, at in enumerate(sent)]
+    assert min(late_ms) > -2
+    assert sorted(late_ms)[10] < 5
+
+
+def test_a_thousand_requests_in_a_second_all_have_their_answer() -> None:
+    with udp_peer(echo) as port:
+        result = play(port, count=1000, interval_ms=1, loss_threshold_seconds=5)
+    counters = statistics.count(result.singletons)
+    assert (counters.sent, counters.received, counters.duplicate) == (1000, 1000, 0)

@@ -1,0 +1,337 @@
+"""The reflector: honest stamps, and nothing in it for whoever forges a source address."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from nhip.clock import Clock, SystemClock
+from nhip.errors import CannotMeasureError
+from probes.packets import stamp
+from probes.reflector import Reflector
+from tests.lab.fake_clock import FakeClock
+
+ESTIMATE = stamp.ErrorEstimate(False, 0, 1)
+Client = socket.socket
+
+
+@contextlib.contextmanager
+def running(
+    host: str = "127.0.0.1", *, clock: Clock | None = None, packets_per_second: float = 1e6
+) -> Iterator[Reflector]:
+    reflector = Reflector(host, 0, clock=clock or SystemClock(), packets_per_second=packets_per_second)
+    reflector.start()
+    try:
+        yield reflector
+    finally:
+        reflector.close()
+
+
+@pytest.fixture
+def reflector() -> Iterator[Reflector]:
+    with running() as found:
+        yield found
+
+
+@contextlib.contextmanager
+def client(reflector: Reflector, host: str = "127.0.0.1", port: int = 0) -> Iterator[Client]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((host, port))
+        sock.connect(reflector.address)
+        sock.settimeout(2)
+        yield sock
+
+
+def request(sequence: int = 0, octets: int = 44) -> bytes:
+    packet = stamp.SenderPacket(sequence=sequence, sent_wall_ns=time.time_ns(), error=ESTIMATE, session_id=5)
+    return stamp.pack_sender(packet) + random.randbytes(octets - 44)
+
+
+def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.002)
+
+
+# Stamps
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_answer_returns_the_request_with_both_times_of_the_reflector(host: str) -> None:
+    with running(host) as reflector, client(reflector, host) as sock:
+        before = time.time_ns()
+        sent = request(7)
+        sock.send(sent)
+        answer = stamp.unpack_reflector(sock.recv(2000))
+        after = time.time_ns()
+    asked = stamp.unpack_sender(sent)
+    assert (answer.sequence, answer.sender_sequence, answer.session_id) == (7, 7, 5)
+    assert answer.sender_sent_wall_ns == asked.sent_wall_ns
+    assert answer.sender_error == ESTIMATE
+    assert answer.sender_hop_limit == 64
+    assert before <= answer.received_wall_ns <= answer.sent_wall_ns <= after
+
+
+def test_t2_is_never_after_t3(reflector: Reflector) -> None:
+    with client(reflector) as sock:
+        for sequence in range(500):
+            sock.send(request(sequence))
+            answer = stamp.unpack_reflector(sock.recv(2000))
+            assert answer.received_wall_ns <= answer.sent_wall_ns
+
+
+def test_t2_is_the_arrival_and_not_when_the_reflector_came_to_it() -> None:
+    """Twenty packets wait in the socket before the reflector reads; its kernel knew when each came."""
+
+    class Dozing(SystemClock):
+        dozes = 1
+
+        def mono_ns(self) -> int:
+            if self.dozes and threading.current_thread().name == "stamp-reflector":
+                self.dozes -= 1
+                arrived.wait(2)
+                threading.Event().wait(0.05)
+            return super().mono_ns()
+
+    arrived = threading.Event()
+    clock = Dozing()
+    clock.dozes = 0
+    with running(clock=clock) as reflector, client(reflector) as sock:
+        sock.send(request())
+        sock.recv(2000)
+        clock.dozes = 1
+        for sequence in range(20):
+            sock.send(request(sequence))
+        arrived.set()
+        answers = [stamp.unpack_reflector(sock.recv(2000)) for _ in range(20)]
+    held_ns = [answer.sent_wall_ns - answer.received_wall_ns for answer in answers]
+    assert min(held_ns) > 45e6
+
+
+def test_the_error_estimate_tells_what_the_kernel_says_of_its_clock(reflector: Reflector) -> None:
+    from nhip.clock import clock_state
+
+    with client(reflector) as sock:
+        sock.send(request())
+        error = stamp.unpack_reflector(sock.recv(2000)).error
+    state = clock_state()
+    assert error.synchronised == bool(state.synchronised)
+    if not state.synchronised:
+        assert (error.scale, error.multiplier) == (63, 255)
+
+
+# Amplification
+
+
+@pytest.mark.parametrize("octets", [44, 45, 100, 500, 1472, 1473, 4000, 9216])
+def test_an_answer_is_exactly_as_long_as_its_request(reflector: Reflector, octets: int) -> None:
+    with client(reflector) as sock:
+        sent = request(octets=octets)
+        sock.send(sent)
+        answer = sock.recv(65_536)
+    assert len(answer) == octets
+    assert answer[44:] == sent[44:]
+
+
+@pytest.mark.parametrize("octets", [9217, 20_000, 60_000])
+def test_an_oversized_request_gets_no_more_than_a_jumbo_frame(reflector: Reflector, octets: int) -> None:
+    with client(reflector) as sock:
+        sock.send(request(octets=octets))
+        assert len(sock.recv(65_536)) == 9216
+
+
+def test_of_ten_thousand_packets_at_random_no_more_octets_come_out_than_went_in(reflector: Reflector) -> None:
+    rng = random.Random(862)
+    octets_in = octets_out = packets_out = 0
+    with client(reflector) as sock:
+        sock.setblocking(False)
+        for _ in range(10_000):
+            length = rng.choice([0, 1, 43, 44, rng.randrange(1500)])
+            octets_in += sock.send(rng.randbytes(length))
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    octets_out += len(sock.recv(65_536))
+                    packets_out += 1
+        sock.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                octets_out += len(sock.recv(65_536))
+                packets_out += 1
+    assert packets_out > 100
+    assert octets_out / octets_in <= 1.0
+    assert packets_out <= 10_000
+
+
+@pytest.mark.parametrize("octets", [b"", b"x", bytes(43), b"\xff" * 43])
+def test_what_is_too_short_is_counted_and_not_answered(reflector: Reflector, octets: bytes) -> None:
+    with client(reflector) as sock:
+        sock.send(octets)
+        sock.send(request(3))
+        assert stamp.unpack_reflector(sock.recv(2000)).sequence == 3
+    until(lambda: reflector.counters.reflected == 1)
+    assert (reflector.counters.received, reflector.counters.malformed, reflector.counters.reflected) == (
+        2,
+        1,
+        1,
+    )
+
+
+def test_an_answer_sent_back_is_not_answered_again(reflector: Reflector) -> None:
+    with client(reflector) as sock:
+        sock.send(request(1))
+        answer = sock.recv(2000)
+        sock.send(answer)
+        sock.send(request(2))
+        assert stamp.unpack_reflector(sock.recv(2000)).sequence == 2
+    until(lambda: reflector.counters.reflected == 2)
+    assert (reflector.counters.already_reflected, reflector.counters.reflected) == (1, 2)
+
+
+def test_one_forged_packet_does_not_go_between_two_reflectors_for_ever() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("forging a source address needs root")
+    with running() as first, running() as second:
+        forged = request()
+        udp = struct.pack("!HHHH", first.address[1], second.address[1], 8 + len(forged), 0) + forged
+        header = struct.pack(
+            "!BBHHHBBH4s4s",
+            *(0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0),
+            *(socket.inet_aton("127.0.0.1"), socket.inet_aton("127.0.0.1")),
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as forger:
+            forger.sendto(header + udp, ("127.0.0.1", 0))
+        until(lambda: first.counters.already_reflected == 1 and second.counters.reflected == 1)
+        threading.Event().wait(0.1)
+        assert (second.counters.reflected, first.counters.reflected) == (1, 0)
+        assert first.counters.received + second.counters.received == 2
+    # The twin: an answer has all that an unguarded reflector needs to answer it.
+    answer = stamp.reflect(forged, received_wall_ns=1, hop_limit=64, error=ESTIMATE)
+    assert stamp.reflect(bytes(answer), received_wall_ns=2, hop_limit=64, error=ESTIMATE)
+
+
+@pytest.mark.parametrize("port", [1, 19, 53, 123, 862, 1023])
+def test_a_well_known_source_port_is_not_answered(reflector: Reflector, port: int) -> None:
+    with contextlib.ExitStack() as stack:
+        try:
+            sock = stack.enter_context(client(reflector, port=port))
+        except PermissionError:
+            pytest.skip("binding a port below 1024 needs root")
+        except OSError as error:
+            pytest.skip(f"port {port} is taken: {error.strerror}")
+        sock.settimeout(0.1)
+        sock.send(request())
+        with pytest.raises(TimeoutError):
+            sock.recv(2000)
+    assert (reflector.counters.refused_port, reflector.counters.reflected) == (1, 0)
+
+
+# Limits
+
+
+def answered(sock: Client, packets: int) -> int:
+    """How many of `packets` sent at once come back."""
+    for sequence in range(packets):
+        sock.send(request(sequence))
+    sock.settimeout(0.2)
+    found = 0
+    with contextlib.suppress(TimeoutError):
+        while True:
+            sock.recv(2000)
+            found += 1
+    return found
+
+
+def test_one_client_s_flood_is_cut_and_another_client_does_not_feel_it() -> None:
+    clock = FakeClock()
+    with (
+        running(clock=clock, packets_per_second=10) as reflector,
+        client(reflector, "127.0.0.2") as greedy,
+        client(reflector, "127.0.0.3") as modest,
+    ):
+        assert answered(greedy, 40) == 10
+        assert reflector.counters.rate_limited == 30
+        assert answered(modest, 5) == 5
+        clock.advance(0.5)
+        assert answered(greedy, 40) == 5
+        clock.advance(3600)
+        assert answered(greedy, 40) == 10, "silence earns no more than one second's worth"
+        assert answered(modest, 5) == 5
+
+
+def test_the_counters_add_up(reflector: Reflector) -> None:
+    with client(reflector) as sock:
+        for octets in (request(1), b"short", request(2)):
+            sock.send(octets)
+        for _ in range(2):
+            sock.recv(2000)
+    until(lambda: reflector.counters.reflected == 2)
+    counters = reflector.counters
+    assert counters.received == counters.reflected + counters.malformed == 3
+
+
+# Life
+
+
+def test_the_constructor_opens_nothing_and_close_always_works() -> None:
+    from pathlib import Path
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    reflector = Reflector("127.0.0.1", 0, clock=SystemClock())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    with pytest.raises(CannotMeasureError, match="not started"):
+        _ = reflector.address
+    reflector.close()
+    reflector.start()
+    reflector.close()
+    reflector.close()
+    reflector.start()
+    reflector.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_close_returns_while_packets_keep_coming() -> None:
+    stop = threading.Event()
+    with running() as reflector, client(reflector) as sock:
+
+        def flood() -> None:
+            packet = b"x"
+            while not stop.is_set():
+                with contextlib.suppress(OSError):
+                    sock.send(packet)
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        until(lambda: reflector.counters.received > 100)
+        begun = time.monotonic()
+        reflector.close()
+        took = time.monotonic() - begun
+        stop.set()
+        thread.join()
+    assert took < 2
+
+
+def test_a_port_that_is_taken_is_an_error_with_a_remedy(reflector: Reflector) -> None:
+    second = Reflector("127.0.0.1", reflector.address[1], clock=SystemClock())
+    with pytest.raises(CannotMeasureError, match=r"cannot bind 127\.0\.0\.1") as raised:
+        second.start()
+    assert "another port" in raised.value.remedy
+    second.close()
+
+
+def test_a_client_that_is_gone_does_not_stop_the_reflector(reflector: Reflector) -> None:
+    with client(reflector) as sock:
+        sock.send(request())
+    for sequence in range(5):
+        with client(reflector) as sock:
+            sock.send(request(sequence))
+            assert stamp.unpack_reflector(sock.recv(2000)).sequence == sequence
