@@ -12,6 +12,7 @@ N is free for this lab. What cannot be done without privilege stands in ``Truth.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -185,8 +186,14 @@ class RelayLab:
 
 
 def _free_network() -> int:
-    """The second octet of a 127.N.0.0/16 in which no other lab relays."""
-    for network in range(_FIRST_NETWORK, _LAST_NETWORK):
+    """The second octet of a 127.N.0.0/16 in which no other lab relays.
+
+    The relay takes the mark a moment after this look, so two labs that start together begin their search at
+    different places.
+    """
+    networks = list(range(_FIRST_NETWORK, _LAST_NETWORK))
+    random.shuffle(networks)
+    for network in networks:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mark:
             try:
                 mark.bind((f"127.{network}.255.254", MARK_PORT))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +61,10 @@ def test_the_status_of_a_broken_lab_names_what_ended(small: Path, name: str, tmp
 
 
 def test_the_loopback_lab_says_what_it_cannot_do(small: Path, name: str, tmp_path: Path) -> None:
-    commands.up(name, topology_path=small, state_dir=tmp_path, relay=True, services=["udp:18863"])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("", 0))
+        service = f"udp:{free.getsockname()[1]}"
+    commands.up(name, topology_path=small, state_dir=tmp_path, relay=True, services=[service])
     table = commands.status(name, state_dir=tmp_path)
     assert "loopback relays, without:" in table
     assert "ICMP" in table
