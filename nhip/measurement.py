@@ -225,6 +225,8 @@ class Counters:
     lost: int
     failed: int = 0
     """Ended by a refusal, an error or something corrupt: neither received nor lost."""
+    busy: int = 0
+    """Part of failed: the measurement server was at its capacity, which says nothing of the network."""
     late: int = 0
     duplicate: int = 0
     reordered: int = 0

@@ -10,9 +10,11 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from statistics import fmean as mean
 from typing import TYPE_CHECKING
 
-from nhip.measurement import Counters, Singleton, Stamp, Summary
+from nhip.measurement import Counters, Outcome, Singleton, Stamp, Summary
+from nhip.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from nhip.wire import Record
@@ -29,7 +31,9 @@ _SUMMARY_NUMBERS = tuple(field.name for field in dataclasses.fields(Summary) if 
 def contradictions(record: Record) -> Iterator[str]:
     """Each thing in `record` that cannot be, as ``key: what is wrong``; nothing for an honest record."""
     yield from _of_counters(record.counters)
+    yield from _of_outcome(record)
     yield from _of_ratio(record)
+    yield from _of_speeds(record)
     for key in ("round_trip_delay_seconds", "ipdv_seconds", "pdv_seconds"):
         summary: Summary | None = getattr(record, key)
         if summary is not None:
@@ -68,15 +72,45 @@ def _of_counters(counters: Counters) -> Iterator[str]:
         yield "counters.sent: is not received + lost + failed"
     if counters.late > counters.lost:
         yield "counters.late: is more than lost, of which it is part"
+    if counters.busy > counters.failed:
+        yield "counters.busy: is more than failed, of which it is part"
     if counters.reordered > counters.received:
         yield "counters.reordered: is more than received"
 
 
 def _of_ratio(record: Record) -> Iterator[str]:
-    if record.loss_interval is not None and record.loss_ratio is not None:
-        low, high = record.loss_interval
-        if not low - _ROUNDING <= record.loss_ratio <= high + _ROUNDING:
-            yield "loss_interval: does not hold loss_ratio"
+    """The ratio and its interval follow from the counters and are not taken on trust."""
+    counters = record.counters
+    trials = counters.lost + counters.received
+    ratio, interval = record.loss_ratio, record.loss_interval
+    if (ratio is None) != (trials == 0) or (interval is None) != (trials == 0):
+        yield "loss_ratio: is there without a packet that could tell, or missing where one could"
+    if trials and ratio is not None and abs(ratio - counters.lost / trials) > _ROUNDING:
+        yield "loss_ratio: is not lost ÷ (lost + received)"
+    expected = wilson_interval(counters.lost, trials)
+    if interval and expected and any(abs(a - b) > _ROUNDING for a, b in zip(interval, expected, strict=True)):
+        yield "loss_interval: is not the Wilson interval of lost and received"
+
+
+def _of_outcome(record: Record) -> Iterator[str]:
+    if (record.outcome is Outcome.RECEIVED) != (record.counters.received > 0):
+        yield "outcome: does not agree with counters.received"
+    if record.record_id.version != 7:
+        yield f"record_id: is a UUID of version {record.record_id.version}, not 7"
+
+
+def _of_speeds(record: Record) -> Iterator[str]:
+    directions = [speed.direction for speed in record.speeds]
+    if len(set(directions)) < len(directions):
+        yield "speeds: one direction stands there twice"
+    if sum(speed.transfers for speed in record.speeds) > record.counters.received:
+        yield "speeds: more transfers than were received"
+    for position, speed in enumerate(record.speeds):
+        rates = speed.rates_bits_per_second
+        if not rates or len(rates) != speed.transfers:
+            yield f"speeds[{position}]: {len(rates)} rates of {speed.transfers} transfers"
+        elif abs(mean(rates) - speed.mean_bits_per_second) > _ROUNDING * max(rates):
+            yield f"speeds[{position}].mean_bits_per_second: is not the mean of its rates"
 
 
 def _of_summary(key: str, summary: Summary, counters: Counters) -> Iterator[str]:

@@ -91,6 +91,7 @@ def count(singletons: Iterable[Singleton]) -> Counters:
         received=tally[Outcome.RECEIVED],
         lost=lost,
         failed=failed,
+        busy=tally[Outcome.BUSY],
         late=tally[Outcome.LATE],
         duplicate=tally[Outcome.DUPLICATE],
         reordered=reordered(fates),
@@ -155,9 +156,14 @@ def ipdv_seconds(singletons: Iterable[Singleton]) -> list[float]:
 
 
 def pdv_seconds(singletons: Iterable[Singleton]) -> list[float]:
-    """Delay above the sample's minimum, never negative, in seconds (RFC 5481 section 4.2: PDV)."""
+    """Delay above the sample's minimum, never negative, in seconds (RFC 5481 section 4.2: PDV).
+
+    Nothing below two delays: one packet varies from nothing.
+    """
     delays = delays_seconds(singletons)
-    lowest = min(delays, default=0.0)
+    if len(delays) < 2:
+        return []
+    lowest = min(delays)
     return [delay - lowest for delay in delays]
 
 

@@ -21,6 +21,7 @@ from nhip.measurement import (
     Technology,
     TypeP,
 )
+from nhip.statistics import wilson_interval
 from nhip.wire import AgentStatus, Record, Speed, encode_batch, encode_record
 
 SECOND_NS = 1_000_000_000
@@ -45,7 +46,15 @@ def record(
     outcome: Outcome = Outcome.RECEIVED,
     **changes: Any,
 ) -> Record:
-    """A valid record of one test; every keyword is a field or one of the usual variations."""
+    """A valid record of one test; every keyword is a field or one of the usual variations.
+
+    An `outcome` other than received means that nothing was received, whatever `received` says.
+    """
+    if outcome is not Outcome.RECEIVED:
+        received, delay_seconds = 0, None
+    failed = 10 if outcome not in (Outcome.RECEIVED, Outcome.LOST, Outcome.NOT_SENT) else 0
+    if outcome is Outcome.LOST:
+        lost = lost or 10
     started = time.time_ns() if started_wall_ns is None else started_wall_ns
     fields: dict[str, Any] = {
         "schema_version": 1,
@@ -65,8 +74,9 @@ def record(
         "started_wall_ns": started,
         "duration_ns": SECOND_NS,
         "loss_threshold_seconds": 2.0,
-        "counters": Counters(sent=received + lost, received=received, lost=lost),
+        "counters": Counters(sent=received + lost + failed, received=received, lost=lost, failed=failed),
         "loss_ratio": lost / (received + lost) if received + lost else None,
+        "loss_interval": wilson_interval(lost, received + lost),
         "round_trip_delay_seconds": None if delay_seconds is None else around(delay_seconds, received),
         "timestamp_source": StampSource.KERNEL,
         "octets_sent": 560,

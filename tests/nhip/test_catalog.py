@@ -20,7 +20,7 @@ ENDINGS = {
     "bits per second": ("_bits_per_second",),
     "ratio": ("_ratio", "_probability"),
     # Things that are counted or asked have no unit in their name, only what they are.
-    "boolean": ("_info", "_success", "_over_limit"),
+    "boolean": ("_info", "_success", "_over_limit", "_configured"),
 }
 # Vietnamese letters that English has not.
 DIACRITICS = re.compile(
@@ -34,7 +34,9 @@ def stem(metric: Metric) -> str:
 
 @each_metric
 def test_a_name_has_the_prefix_and_only_lower_case_words(metric: Metric) -> None:
-    assert re.fullmatch(r"nhip_(probe|agent|collector|link)(_[a-z]+[0-9]*)+", metric.name)
+    assert re.fullmatch(
+        r"nhip_(probe|agent|collector|link|server|reflector|dns_responder)(_[a-z]+[0-9]*)+", metric.name
+    )
     assert "__" not in metric.name
 
 
@@ -47,8 +49,8 @@ def test_counters_and_only_counters_end_in_total(metric: Metric) -> None:
 def test_a_name_ends_with_its_base_unit(metric: Metric) -> None:
     endings = ENDINGS.get(metric.unit, (f"_{metric.unit}",))
     if metric.unit in ("tests", "batches", "records", "series", "packets", "flushes"):
-        assert (
-            metric.unit.rstrip("es") in metric.name or "failures" in metric.name or "dropped" in metric.name
+        assert metric.unit.rstrip("es") in metric.name or any(
+            word in metric.name for word in ("failures", "dropped", "evicted")
         )
     else:
         assert stem(metric).endswith(endings), f"{metric.name} is in {metric.unit}"
