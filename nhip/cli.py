@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import click
 
 from nhip import __version__
-from nhip.errors import CannotMeasureError, NhipError
+from nhip.errors import CannotMeasureError, ConfigError, NhipError
+from nhip.extras import missing_extra
 
 CANNOT = 2
 
@@ -47,10 +48,14 @@ def main(context: click.Context, language: str | None) -> None:
 def _explained() -> Iterator[None]:
     """Turn an error of ours into one line and exit code 2.
 
-    A fault of the program prints its trace and also ends with 2: Python's own 1 would say "measured".
+    So does a module that is not installed. A fault of the program prints its trace and also ends with 2:
+    Python's own 1 would say "measured".
     """
     try:
-        yield
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise missing_extra(error) from error
     except NhipError as error:
         click.echo(f"nhip: {error}", err=True)
         sys.exit(CANNOT)
@@ -98,7 +103,8 @@ def measure(
 
     KIND is icmp, stamp, tcp_connect, dns, http or file_transfer; TARGET is a name or an address.
 
-    Exit code 0: measured. 1: measured, and the target did not answer. 2: this host could not measure.
+    Exit code 0: measured. 1: measured, and no attempt succeeded: the target was silent, refused, or answered
+    with an error. 2: this host could not measure.
     """
     import threading
 
@@ -110,16 +116,23 @@ def measure(
     from probes.network import HostNetwork
     from probes.registry import PROBES
 
-    wanted = {
-        "count": count,
-        "interval_seconds": interval,
-        "size_octets": size,
-        "loss_threshold_seconds": timeout,
+    options = {
+        "--count": ("count", count),
+        "--interval": ("interval_seconds", interval),
+        "--size": ("size_octets", size),
+        "--timeout": ("loss_threshold_seconds", timeout),
     }
     cancelled = threading.Event()
     with _explained():
         probe_type = PROBES.load(kind)
-        table = {key: value for key, value in wanted.items() if value is not None} | _settings(extra)
+        table = _settings(extra)
+        for option, (key, value) in options.items():
+            if value is not None:
+                if key not in probe_type.Config.__struct_fields__:
+                    raise ConfigError(f"nhip measure {kind}: has no {option}", remedy="leave it out")
+                table[key] = value
+        if port is not None and not probe_type.has_port:
+            raise ConfigError(f"nhip measure {kind}: has no --port", remedy="leave it out")
         probe = probe_type(convert(table, probe_type.Config, f"nhip measure {kind}", environment={}))
         context = ProbeContext(
             clock=SystemClock(),
@@ -164,13 +177,14 @@ def server(path: Path | None) -> None:
     """Run a measurement server: file transfer, STAMP reflector, test zone."""
     from nhip.clock import SystemClock
     from nhip.config import load
-    from probes.reflector import Reflector
-    from probes.server.dns_responder import DnsResponder
-    from probes.server.service import run
-    from probes.server_config import MeasurementServerConfig, StampSection
 
     _log_to_stderr()
     with _explained():
+        from probes.reflector import Reflector
+        from probes.server.dns_responder import DnsResponder
+        from probes.server.service import run
+        from probes.server_config import MeasurementServerConfig, StampSection
+
         config = (
             load(path, MeasurementServerConfig)
             if path
@@ -197,12 +211,13 @@ def server(path: Path | None) -> None:
 )
 def collector(path: Path) -> None:
     """Run the collector: receive, keep, judge, publish."""
-    from collector.collector_config import CollectorConfig
-    from collector.service import run
-    from dashboards.web.status import render
     from nhip.config import load
 
     with _explained():
+        from collector.collector_config import CollectorConfig
+        from collector.service import run
+        from dashboards.web.status import render
+
         run(load(path, CollectorConfig), render)
 
 
@@ -259,11 +274,13 @@ def forecast(
     """
     import datetime
 
-    from forecasting.capacity_rules import read_capacity_rules, rules_for
-    from forecasting.command import forecast_series, parse_horizon
-    from forecasting.render import render_table, to_json
-
     with _explained():
+        from forecasting.capacity_rules import read_capacity_rules, rules_for
+        from forecasting.command import forecast_series, parse_horizon
+        from forecasting.render import render_table, to_json
+
+        if publish and key_file is None:
+            raise ConfigError("--publish needs a key", remedy="name its file with --key-file")
         result = forecast_series(
             series,
             horizon=horizon,
@@ -276,12 +293,11 @@ def forecast(
             unit=unit,
             daily_statistic=statistic,
         )
-        if publish:
+        if publish and key_file is not None:
             from nhip.publish import publish_forecasts
-            from probes.ship import read_key
+            from nhip.secret import read_key_file
 
-            key = read_key(None, key_file)
-            publish_forecasts(publish, key, [link.as_dict() for link in result.links])
+            publish_forecasts(publish, read_key_file(key_file), [link.as_dict() for link in result.links])
     click.echo(to_json(result) if as_json else render_table(result, language))
     sys.exit(1 if result.refused else 0)
 
@@ -299,9 +315,9 @@ def dashboards() -> None:
 @click.option("--prometheus", default="http://127.0.0.1:9090", show_default=True, help="Its address.")
 def provision(directory: Path, prometheus: str) -> None:
     """Write data source, provider and dashboards for Grafana's file provisioning into DIRECTORY."""
-    from dashboards.grafana.provision import write
-
     with _explained():
+        from dashboards.grafana.provision import write
+
         for path in write(directory, prometheus_url=prometheus):
             click.echo(str(path))
 
@@ -312,11 +328,13 @@ def provision(directory: Path, prometheus: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would change and write nothing.")
 def publish(url: str, token_file: Path, dry_run: bool) -> None:
     """Ensure the folder and dashboards on a Grafana server; a second run writes nothing."""
-    from dashboards.grafana.publish import publish as publish_to
-    from probes.ship import read_key
+    from nhip.secret import read_key_file, refuse_clear_text
 
     with _explained():
-        for change in publish_to(url, read_key(None, token_file), dry_run=dry_run):
+        from dashboards.grafana.publish import publish as publish_to
+
+        refuse_clear_text(url, "--url")
+        for change in publish_to(url, read_key_file(token_file), dry_run=dry_run):
             click.echo("\n  ".join([f"{change.what}: {change.action}", *change.differences]))
 
 
@@ -329,13 +347,13 @@ def lab() -> None:
 
 
 @lab.command()
-@click.option("--name", default="lab", show_default=True)
+@click.argument("name", default="lab")
 @click.option("--topology", type=click.Path(path_type=Path), help="TOML file; the default lab without it.")
 @click.option("--relay", is_flag=True, help="The loopback variant: no root, fewer effects.")
 @click.option("--service", "services", multiple=True, help="Of --relay: a port of the server, udp:8862.")
 @click.pass_obj
 def up(language: Any, name: str, topology: Path | None, relay: bool, services: tuple[str, ...]) -> None:
-    """Build the lab and start its emulator."""
+    """Build the lab NAME (default: lab) and start its emulator."""
     from nhip.lab import commands
 
     with _explained():
@@ -345,10 +363,10 @@ def up(language: Any, name: str, topology: Path | None, relay: bool, services: t
 
 
 @lab.command()
-@click.option("--name", default="lab", show_default=True)
+@click.argument("name", default="lab")
 @click.pass_obj
 def down(language: Any, name: str) -> None:
-    """Take the lab down; leaves nothing, also after a crash."""
+    """Take the lab NAME (default: lab) down; leaves nothing, also after a crash."""
     from nhip.lab import commands
 
     with _explained():
@@ -356,16 +374,21 @@ def down(language: Any, name: str) -> None:
 
 
 @lab.command()
-@click.option("--name", default="lab", show_default=True)
+@click.argument("name", default="lab")
 @click.option("--calibrate", is_flag=True, help="Measure the lab's own error with packets over every link.")
 @click.option("--json", "as_json", is_flag=True, help="Print the truth as one JSON document.")
 @click.pass_obj
 def status(language: Any, name: str, calibrate: bool, as_json: bool) -> None:
-    """Say what is there and what the lab knows of its links."""
+    """Say what is there of the lab NAME (default: lab) and what it knows of its links.
+
+    Exit code 1: the lab is there and broken.
+    """
     from nhip.lab import commands
 
     with _explained():
         click.echo(commands.status(name, json=as_json, calibrated=calibrate, language=language))
+        sound = commands.open_lab(name).status().phase == "up"
+    sys.exit(0 if sound else 1)
 
 
 @main.command()
@@ -390,9 +413,10 @@ def demo(
     With --for it ends by itself, prints what was measured beside the lab's truth, and exits with 1 when a
     figure is outside its tolerance: median delay 0.3 ms or 2 %, loss within its Wilson interval, speed 3 %.
     """
-    from nhip.demo.run import Demo
-
     with _explained():
+        from nhip.demo.run import Demo, require_everything
+
+        require_everything()
         code = Demo(
             language=language,
             seconds=seconds,
@@ -431,10 +455,11 @@ def schema(directory: Path) -> None:
     from nhip import config
 
     directory.mkdir(parents=True, exist_ok=True)
-    for name in config.FORMATS:
-        path = directory / f"{name.replace('/', '-')}.json"
-        path.write_text(_json(config.json_schema(config.FORMATS.load(name))) + "\n", encoding="utf-8")
-        click.echo(str(path))
+    with _explained():
+        for name in config.FORMATS:
+            path = directory / f"{name.replace('/', '-')}.json"
+            path.write_text(_json(config.json_schema(config.FORMATS.load(name))) + "\n", encoding="utf-8")
+            click.echo(str(path))
 
 
 # Helpers

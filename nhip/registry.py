@@ -13,7 +13,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
 
-from nhip.errors import NhipError, UnknownNameError
+from nhip.errors import UnknownNameError
+from nhip.extras import missing_extra
 
 T = TypeVar("T")
 
@@ -52,15 +53,12 @@ class Registry(Generic[T]):
         return paths[name]
 
     def load(self, name: str) -> T:
-        """The object itself, imported now; NhipError when a module it needs is not installed."""
+        """The object itself, imported now; MissingExtraError when a module it needs is not."""
         module, _, attribute = self.path(name).partition(":")
         try:
             return cast(T, getattr(import_module(module), attribute))
         except ModuleNotFoundError as error:
-            raise NhipError(
-                f"the {self.what} {name!r} needs the module {error.name!r}, which is not installed",
-                remedy="install the extra of this role, for example: pip install 'nhip[probe]'",
-            ) from error
+            raise missing_extra(error) from error
 
     def _all(self) -> dict[str, str]:
         paths = dict(self._paths)

@@ -24,6 +24,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,26 @@ from nhip.lab.state import Service
 from nhip.language import Language, text
 from nhip.publish import publish_forecasts
 from nhip.status import AccessRow, StatusView
+from probes.registry import PROBES
 
 AnyLab = Lab | RelayLab
 
 MODEL = "ets"
 _TRUTH_EVERY_SECONDS = 2.0
 _STOP_SECONDS = 15.0
+
+
+def require_everything() -> None:
+    """Import what the processes of the demo need: a missing extra is told before anything is built."""
+    for module in (
+        "collector.service",
+        "dashboards.web.status",
+        "forecasting.models.ets",
+        "probes.server.service",
+    ):
+        import_module(module)
+    for kind in PROBES:
+        PROBES.load(kind)
 
 
 @dataclass(slots=True, kw_only=True)
