@@ -26,6 +26,7 @@ from forecasting.season import DAY_SECONDS
 from forecasting.units import parse_rate
 from nhip.clock import Clock, SystemClock
 from nhip.errors import SeriesError
+from nhip.language import TRAFFIC_STATISTICS, Language
 
 DEFAULT_LEAD_TIME_DAYS = 90
 # What the daily values of a file are when nobody says: the mean is what most archives keep.
@@ -36,12 +37,16 @@ DEFAULT_SHOWN_STATISTIC: Statistic = "daily_peak"
 # A history that ends further back is answered from its end, and the reader is told.
 FRESH_DAYS = 3
 
+# Beyond these nothing a model says means anything, and the arithmetic would only take longer.
+LONGEST_HORIZON_DAYS = 1_096
+LONGEST_LEAD_TIME_DAYS = 3_650
+
 _HORIZON = re.compile(r"^(?P<number>[1-9][0-9]{0,4})\s*(?P<unit>[hdw])$")
 _HORIZON_SECONDS = {"h": 3_600, "d": DAY_SECONDS, "w": 7 * DAY_SECONDS}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinkForecast:
+class LinkAnswer:
     """The answer for one link: its forecast and what each rule says about it.
 
     `statistic` names what the values are, None where they are the steps of the file themselves.
@@ -93,7 +98,7 @@ class Refusal:
 class ForecastResult:
     """The answers for all series of one file; `levels` are the intervals every forecast carries."""
 
-    links: tuple[LinkForecast, ...]
+    links: tuple[LinkAnswer, ...]
     refused: tuple[Refusal, ...]
     levels: tuple[float, ...]
 
@@ -129,9 +134,10 @@ def forecast_series(
 ) -> ForecastResult:
     """Forecasts for the series in a CSV file, and for each rule when the link crosses it.
 
-    `horizon` is written as 48h, 30d or 12w, `capacity` as 10Gbit/s. `daily_statistic` says what the
-    values of a daily file are, or which statistic of a finer file is shown. `link_id` renames the one
-    series asked for. SeriesError when the file or the question is wrong, or no series could be answered.
+    `horizon` is written as 48h, 30d or 12w (three years at most), `capacity` as 10Gbit/s. `unit` is for a
+    file that names none. `daily_statistic` says what the values of a daily file are, or which statistic of a
+    finer file is shown. `link_id` renames the one series asked for. SeriesError when the file or the question
+    is wrong, or no series could be answered.
     """
     if link_id is not None and series_id is None:
         raise SeriesError("a link_id names one series", remedy="state the series_id it belongs to")
@@ -142,7 +148,7 @@ def forecast_series(
         capacity_bits_per_second=None if capacity is None else parse_rate(capacity),
         levels=_checked_levels(levels),
         rules=tuple(rules),
-        lead_time_days=lead_time_days,
+        lead_time_days=_checked_lead_time(lead_time_days),
         daily_statistic=None if daily_statistic is None else _statistic(daily_statistic),
     )
     chosen = MODELS.load(model)()
@@ -169,7 +175,7 @@ def answer(
     link_id: str | None = None,
 ) -> ForecastResult:
     """The same for a frame that is already in memory, for example one that was simulated."""
-    links: list[LinkForecast] = []
+    links: list[LinkAnswer] = []
     refused: list[Refusal] = []
     first_error: SeriesError | None = None
     for name in [series_id] if series_id is not None else frame.series_ids:
@@ -185,11 +191,20 @@ def answer(
 
 
 def parse_horizon(text: str) -> tuple[int, bool]:
-    """Seconds of a horizon such as ``30d``, and whether it is answered by day; one in hours is not."""
+    """Seconds of a horizon such as ``30d``, and whether it is answered by day; one in hours is not.
+
+    SeriesError when the text is no horizon, or one of more than three years.
+    """
     match = _HORIZON.match(text.strip())
     if match is None:
         raise SeriesError(f"{text!r} is no horizon", remedy="write it as 48h, 30d or 12w")
-    return int(match["number"]) * _HORIZON_SECONDS[match["unit"]], match["unit"] != "h"
+    seconds = int(match["number"]) * _HORIZON_SECONDS[match["unit"]]
+    if seconds > LONGEST_HORIZON_DAYS * DAY_SECONDS:
+        raise SeriesError(
+            f"the horizon {text!r} is longer than {LONGEST_HORIZON_DAYS:,} days",
+            remedy=f"ask for {LONGEST_HORIZON_DAYS}d or less",
+        )
+    return seconds, match["unit"] != "h"
 
 
 # ------------------------------------------------------------------------------------------ one series
@@ -201,7 +216,7 @@ def _answer_one(
     model: Model,
     file_statistic: Statistic | None,
     made_at_wall_ns: int,
-) -> LinkForecast:
+) -> LinkAnswer:
     if question.capacity_bits_per_second is not None:
         series = as_rate(series)
     notes: list[Note] = []
@@ -212,7 +227,7 @@ def _answer_one(
     steps = -(-question.horizon_seconds // shown.step_seconds)
     forecast = model.fit(shown).forecast(steps, question.levels)
     limits, produced_by = _limits(series, question, model, statistic if is_daily else None, notes)
-    return LinkForecast(
+    return LinkAnswer(
         link_id=series.series_id,
         forecast=forecast,
         statistic=statistic,
@@ -231,10 +246,11 @@ def _shown_statistic(
         return (question.daily_statistic or DEFAULT_SHOWN_STATISTIC) if question.by_day else None
     known = question.daily_statistic or file_statistic
     if known is None:
+        taken = TRAFFIC_STATISTICS[DEFAULT_DAILY_STATISTIC]
         notes.append(
             Note(
-                en=f"nobody said what the daily values are; taken as {DEFAULT_DAILY_STATISTIC}",
-                vi=f"không có thông tin giá trị ngày là gì; hiểu là {DEFAULT_DAILY_STATISTIC}",
+                en=f"nobody said what the daily values are; taken as {taken[Language.ENGLISH]}",
+                vi=f"không có thông tin giá trị ngày là gì; hiểu là {taken[Language.VIETNAMESE]}",
             )
         )
     return known or DEFAULT_DAILY_STATISTIC
@@ -269,10 +285,12 @@ def _limits(
             )
             continue
         if daily_is is not None and rule.statistic != daily_is:
+            needed, held = TRAFFIC_STATISTICS[rule.statistic], TRAFFIC_STATISTICS[daily_is]
+            english, vietnamese = Language.ENGLISH, Language.VIETNAMESE
             notes.append(
                 Note(
-                    en=f"rule {rule.id} needs {rule.statistic}; the file holds {daily_is} only",
-                    vi=f"quy tắc {rule.id} cần {rule.statistic}; tệp chỉ có {daily_is}",
+                    en=f"rule {rule.id} needs the {needed[english]}; the file holds the {held[english]} only",
+                    vi=f"quy tắc {rule.id} cần {needed[vietnamese]}; tệp chỉ có {held[vietnamese]}",
                 )
             )
             continue
@@ -332,6 +350,15 @@ def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
         if not 0 < level < 1:
             raise SeriesError(f"{level:g} is no level", remedy="write a ratio between 0 and 1, such as 0.8")
     return tuple(sorted(set(levels)))
+
+
+def _checked_lead_time(days: int) -> int:
+    if not 0 <= days <= LONGEST_LEAD_TIME_DAYS:
+        raise SeriesError(
+            f"a lead time of {days} days cannot be",
+            remedy=f"write the days it takes to add capacity, from 0 to {LONGEST_LEAD_TIME_DAYS}",
+        )
+    return days
 
 
 def _statistic(text: str) -> Statistic:

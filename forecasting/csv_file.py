@@ -45,7 +45,7 @@ class SeriesFile:
 def read_csv(
     path: Path, *, unit: str | None = None, step_seconds: int | None = None, off_grid: OffGrid = "refuse"
 ) -> SeriesFile:
-    """The history in a CSV file; `unit` is used where the file names none.
+    """The history in a CSV file; `unit` is for a file that names none, and may not contradict one that does.
 
     SeriesError names file, row (counted from the first line of the file), column and remedy.
     """
@@ -57,7 +57,7 @@ def read_csv(
     out = pd.DataFrame({"time": _times(table, path, first_row, notes)})
     out["value"] = _values(table["value"], path, first_row)
     out["series_id"] = table["series_id"] if "series_id" in table else path.name.split(".")[0]
-    inside, factor = _unit(table, path, stated.get("unit") or unit, notes)
+    inside, factor = _unit(table, path, stated.get("unit"), unit, notes)
     out["value"] *= factor
     if "provenance" in table:
         out["provenance"] = table["provenance"]
@@ -137,10 +137,23 @@ def _table_of(text: str, path: Path, lines_before_header: int) -> pd.DataFrame:
     table.columns = [str(column).strip() for column in table.columns]
     found = ", ".join(table.columns)
     if not any(column in table for column in TIME_COLUMNS):
-        raise SeriesError(f"{path}: has no column 'timestamp' (found: {found})", remedy="add or rename it")
+        raise SeriesError(
+            f"{path}: has no column 'timestamp' or 'time' (found: {found})", remedy="add or rename it"
+        )
     if "value" not in table:
         raise SeriesError(f"{path}: has no column 'value' (found: {found})", remedy="add or rename it")
+    table = _without_blank_end(table)
+    if table.empty:
+        raise SeriesError(f"{path}: holds no row", remedy="give at least two weeks of values")
     return table
+
+
+def _without_blank_end(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without the blank lines editors and spreadsheets leave at the end of a file."""
+    end = len(table)
+    while end and not any(str(cell).strip() for cell in table.iloc[end - 1].fillna("")):
+        end -= 1
+    return table.iloc[:end]
 
 
 def _times(table: pd.DataFrame, path: Path, first_row: int, notes: list[Note]) -> pd.Series[pd.Timestamp]:
@@ -176,23 +189,43 @@ def _values(column: pd.Series[str], path: Path, first_row: int) -> pd.Series[flo
     return values.astype("float64")
 
 
-def _unit(table: pd.DataFrame, path: Path, stated: str | None, notes: list[Note]) -> tuple[Unit, float]:
-    if "unit" in table:
-        kinds = sorted(set(table["unit"]))
-        if len(kinds) > 1:
+def _unit(
+    table: pd.DataFrame, path: Path, stated: str | None, asked: str | None, notes: list[Note]
+) -> tuple[Unit, float]:
+    """What the values are in; column, line on top and caller may each say it, and must agree."""
+    said = {"the line '# unit:'": stated, "the column 'unit'": _unit_column(table, path), "--unit": asked}
+    found: tuple[str, str, tuple[Unit, float]] | None = None
+    for who, text in said.items():
+        if not text:
+            continue
+        try:
+            meant = parse_unit(text)
+        except SeriesError as error:
+            raise SeriesError(f"{path}: {error.what}", remedy=error.remedy) from error
+        if found is not None and found[2] != meant:
             raise SeriesError(
-                f"{path}: column 'unit' holds {kinds[0]!r} and {kinds[1]!r}",
-                remedy="write all values of one file in one unit",
+                f"{path}: {found[0]} says the unit is {found[1]!r}, {who} says {text!r}",
+                remedy="leave out the one that is wrong: the values would be off by their ratio",
             )
-        stated = kinds[0]
-    if stated is None:
+        found = found or (who, text, meant)
+    if found is None:
         notes.append(
             Note(
                 en=f"the file names no unit; read as {DEFAULT_UNIT}",
                 vi=f"tệp không ghi đơn vị; hiểu là {DEFAULT_UNIT}",
             )
         )
-    try:
-        return parse_unit(stated or DEFAULT_UNIT)
-    except SeriesError as error:
-        raise SeriesError(f"{path}: {error.what}", remedy=error.remedy) from error
+        return parse_unit(DEFAULT_UNIT)
+    return found[2]
+
+
+def _unit_column(table: pd.DataFrame, path: Path) -> str | None:
+    if "unit" not in table:
+        return None
+    kinds = sorted(set(table["unit"].str.strip()))
+    if len(kinds) > 1:
+        raise SeriesError(
+            f"{path}: column 'unit' holds {kinds[0]!r} and {kinds[1]!r}",
+            remedy="write all values of one file in one unit",
+        )
+    return str(kinds[0])

@@ -1,28 +1,25 @@
 """A forecast as people read it: a table in Vietnamese or English, or one JSON document.
 
-Numbers are rounded here and nowhere before. Vietnamese writes the decimal comma and the day before the
-month; English writes ISO dates, which no reader takes for another day.
+Numbers are rounded here and nowhere before.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date, timedelta
-from typing import Literal
+from datetime import timedelta
 
 import numpy as np
 
 from forecasting.capacity import LimitVerdict
-from forecasting.command import ForecastResult, LinkForecast
-from forecasting.resample import UTC_OFFSET_HOURS, Statistic
+from forecasting.command import ForecastResult, LinkAnswer
+from forecasting.resample import UTC_OFFSET_HOURS
 from forecasting.season import DAY_SECONDS
 from forecasting.units import scale_for
-
-Language = Literal["vi", "en"]
+from nhip.language import TRAFFIC_STATISTICS, Language, day, number, percent, rate
 
 _WORDS: Mapping[Language, Mapping[str, str]] = {
-    "en": {
+    Language.ENGLISH: {
         "link": "link",
         "model": "model",
         "time": "date",
@@ -41,14 +38,9 @@ _WORDS: Mapping[Language, Mapping[str, str]] = {
         "note": "note",
         "refused": "refused",
         "later": "later",
-        "daily_mean": "daily mean",
-        "daily_p95": "95th percentile of the day",
-        "daily_peak": "daily peak",
-        "busy_hour": "busy hour",
-        "steps": "each step",
     },
-    "vi": {
-        "link": "đường truyền",
+    Language.VIETNAMESE: {
+        "link": "kênh",
         "model": "mô hình",
         "time": "ngày",
         "median": "trung vị",
@@ -66,11 +58,6 @@ _WORDS: Mapping[Language, Mapping[str, str]] = {
         "note": "ghi chú",
         "refused": "từ chối",
         "later": "muộn hơn",
-        "daily_mean": "trung bình ngày",
-        "daily_p95": "phân vị 95 của ngày",
-        "daily_peak": "cao điểm ngày",
-        "busy_hour": "giờ cao điểm",
-        "steps": "từng bước",
     },
 }
 
@@ -87,7 +74,7 @@ def to_json(result: ForecastResult) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False)
 
 
-def render_table(result: ForecastResult, language: Language = "vi") -> str:
+def render_table(result: ForecastResult, language: Language = Language.VIETNAMESE) -> str:
     """The answers as text: per link the forecast by day, what each rule says, and the notes."""
     words = _WORDS[language]
     blocks = [_link_block(link, result.levels, language) for link in result.links]
@@ -98,17 +85,17 @@ def render_table(result: ForecastResult, language: Language = "vi") -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _link_block(link: LinkForecast, levels: tuple[float, ...], language: Language) -> str:
+def _link_block(link: LinkAnswer, levels: tuple[float, ...], language: Language) -> str:
     words, forecast = _WORDS[language], link.forecast
     largest = max(float(np.max(values)) for values in forecast.quantiles.values())
     divisor, unit = scale_for(largest, forecast.unit)
     head = [
         f"{words['link']}: {link.link_id}",
         f"{words['model']}: {forecast.produced_by}",
-        f"{words[link.statistic or 'steps']}, {unit}",
+        f"{TRAFFIC_STATISTICS[link.statistic or 'steps'][language]}, {unit}",
     ]
     if link.capacity_bits_per_second is not None:
-        head.append(f"{words['capacity']}: {_rate(link.capacity_bits_per_second, language)}")
+        head.append(f"{words['capacity']}: {rate(link.capacity_bits_per_second, language)}")
     lines = ["   ".join(head)]
     if forecast.provenance == "simulated":
         lines.append(f"*** {words['simulated']} ***")
@@ -120,21 +107,21 @@ def _link_block(link: LinkForecast, levels: tuple[float, ...], language: Languag
 
 
 def _forecast_lines(
-    link: LinkForecast, levels: tuple[float, ...], divisor: float, language: Language
+    link: LinkAnswer, levels: tuple[float, ...], divisor: float, language: Language
 ) -> list[str]:
     words, forecast = _WORDS[language], link.forecast
-    header = [words["time"], words["median"], *(f"{_decimal(100 * x, 0, language)} %" for x in levels)]
+    header = [words["time"], words["median"], *(percent(level, language, 0) for level in levels)]
     rows = [header]
     for index, time in enumerate(forecast.times):
         local = time.to_pydatetime() + timedelta(hours=UTC_OFFSET_HOURS)
-        label = _day(local.date(), language)
+        label = day(local.date(), language)
         if forecast.step_seconds < DAY_SECONDS:
             label += f" {local:%H:%M}"
-        row = [label, _number(forecast.median[index] / divisor, language)]
+        row = [label, _figure(forecast.median[index] / divisor, language)]
         for level in levels:
             low, high = forecast.interval(level)
             row.append(
-                f"{_number(low[index] / divisor, language)} – {_number(high[index] / divisor, language)}"
+                f"{_figure(low[index] / divisor, language)} – {_figure(high[index] / divisor, language)}"
             )
         rows.append(row)
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
@@ -145,16 +132,14 @@ def _forecast_lines(
 
 def _limit_line(verdict: LimitVerdict, language: Language) -> str:
     words, rule = _WORDS[language], verdict.rule
-    title = rule.title_vi if language == "vi" else rule.title_en
-    statistic: Statistic = rule.statistic
-    ratio = _decimal(100 * (rule.limit_ratio or 0), 0, language)
+    title = rule.title_vi if language is Language.VIETNAMESE else rule.title_en
     said = [_verdict_words(verdict, language)]
     if verdict.probability_before_lead_time is not None and verdict.verdict != "already_over":
-        share = f"{_decimal(100 * verdict.probability_before_lead_time, 0, language)} %"
+        share = percent(verdict.probability_before_lead_time, language, 0)
         said.append(words["probability"].format(share=share, days=verdict.lead_time_days))
-    limit = f"{words[statistic]} ≤ {ratio} %"
+    limit = f"{TRAFFIC_STATISTICS[rule.statistic][language]} ≤ {percent(rule.limit_ratio, language, 0)}"
     if verdict.limit_bits_per_second is not None:
-        limit += f" = {_rate(verdict.limit_bits_per_second, language)}"
+        limit += f" = {rate(verdict.limit_bits_per_second, language)}"
     marks = "" if rule.verified else f" [{words['unverified']}]"
     return f"{rule.id}: {title} ({limit}){marks}\n    → {'; '.join(said)}"
 
@@ -165,30 +150,16 @@ def _verdict_words(verdict: LimitVerdict, language: Language) -> str:
     if verdict.verdict == "crosses" and verdict.median_date is not None:
         key = "crosses_alone" if verdict.interval80 is None else "crosses"
         return words[key].format(
-            day=_day(verdict.median_date, language),
-            low=_day(low, language) if low else words["later"],
-            high=_day(high, language) if high else words["later"],
+            day=day(verdict.median_date, language),
+            low=day(low, language) if low else words["later"],
+            high=day(high, language) if high else words["later"],
         )
     if verdict.verdict == "never" and low is not None:
-        return words["earliest"].format(days=verdict.horizon_days, low=_day(low, language))
+        return words["earliest"].format(days=verdict.horizon_days, low=day(low, language))
     return words[verdict.verdict].format(days=verdict.horizon_days)
 
 
-def _rate(bits_per_second: float, language: Language) -> str:
-    divisor, unit = scale_for(bits_per_second, "bit/s")
-    return f"{_number(bits_per_second / divisor, language)} {unit}"
-
-
-def _number(value: float, language: Language) -> str:
+def _figure(value: float, language: Language) -> str:
     """Three digits that carry meaning: 4.12, 41.2, 412."""
     decimals = 2 if value < 10 else 1 if value < 100 else 0
-    return _decimal(value, decimals, language)
-
-
-def _decimal(value: float, decimals: int, language: Language) -> str:
-    text = f"{value:.{decimals}f}"
-    return text.replace(".", ",") if language == "vi" else text
-
-
-def _day(day: date, language: Language) -> str:
-    return day.strftime("%d/%m/%Y") if language == "vi" else day.isoformat()
+    return number(value, decimals, language)

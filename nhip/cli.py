@@ -221,6 +221,52 @@ def collector(path: Path) -> None:
         run(load(path, CollectorConfig), render)
 
 
+@main.group()
+def quarantine() -> None:
+    """Records the collector put aside: look at them, take back what is good by now."""
+
+
+_COLLECTOR_CONFIG = click.option(
+    "--config", "path", type=click.Path(path_type=Path), required=True, help="See configs/collector.toml."
+)
+_OF_PROBE = click.option("--probe", "probe_id", help="Of this probe only.")
+
+
+@quarantine.command("list")
+@_COLLECTOR_CONFIG
+@_OF_PROBE
+def quarantine_list(path: Path, probe_id: str | None) -> None:
+    """One line for each record: when it came, probe, size, why it lies there."""
+    import datetime
+
+    from nhip.config import load
+
+    with _explained():
+        from collector.collector_config import CollectorConfig
+        from collector.quarantine import list_quarantine
+
+        for row in list_quarantine(load(path, CollectorConfig), probe_id):
+            came = datetime.datetime.fromtimestamp(row.received_wall_ns / 1e9, datetime.UTC)
+            click.echo(
+                f"{came:%Y-%m-%dT%H:%M:%SZ}  {row.probe_id}  {row.octets} B  {row.reason}: {row.detail}"
+            )
+
+
+@quarantine.command("readmit")
+@_COLLECTOR_CONFIG
+@_OF_PROBE
+def quarantine_readmit(path: Path, probe_id: str | None) -> None:
+    """Judge them again by the configuration of now and store what passes; the collector must be stopped."""
+    from nhip.config import load
+
+    with _explained():
+        from collector.collector_config import CollectorConfig
+        from collector.quarantine import readmit
+
+        found = readmit(load(path, CollectorConfig), probe_id)
+        click.echo(f"stored {found.stored}, stored already {found.duplicate}, still refused {found.left}")
+
+
 @main.command()
 def key() -> None:
     """Make a new key: the secret for the probe, its SHA-256 for the collector's list."""
@@ -268,7 +314,7 @@ def forecast(
     key_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Forecast the traffic in SERIES (CSV: time,value[,series_id]) and say when each limit is reached.
+    """Forecast the traffic in SERIES (CSV: timestamp,value[,series_id]) and say when each limit is reached.
 
     Exit code 1: some series of the file were refused; the table says which and why.
     """

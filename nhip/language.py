@@ -6,6 +6,7 @@ language only is a fault, and a test looks for it.
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Mapping
 from enum import StrEnum
@@ -19,6 +20,8 @@ class Language(StrEnum):
 Text = Mapping[Language, str]
 
 NO_DATA = "–"
+
+_RATES = ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s"))
 
 
 def text(vi: str, en: str) -> Text:
@@ -70,3 +73,28 @@ def megabits(bits_per_second: float | None, language: Language) -> str:
         return NO_DATA
     value = bits_per_second / 1e6
     return f"{number(value, 3 if value < 10 else 2, language)} Mbit/s"
+
+
+def rate(bits_per_second: float | None, language: Language) -> str:
+    """A rate in the unit that leaves one to three digits before the decimal sign."""
+    if bits_per_second is None:
+        return NO_DATA
+    divisor, unit = next((pair for pair in _RATES if abs(bits_per_second) >= pair[0] * 0.9995), _RATES[-1])
+    value = bits_per_second / divisor
+    decimals = 0 if divisor == 1.0 else 2 if abs(value) < 100 else 1
+    return f"{number(value, decimals, language)} {unit}"
+
+
+def day(date: datetime.date, language: Language) -> str:
+    """A day: Vietnamese names it before the month, English writes ISO, which nobody takes for another day."""
+    return f"{date:%d/%m/%Y}" if language is Language.VIETNAMESE else date.isoformat()
+
+
+TRAFFIC_STATISTICS: Mapping[str, Text] = {
+    "daily_mean": text("trung bình ngày", "daily mean"),
+    "daily_p95": text("phân vị 95 của ngày", "95th percentile of the day"),
+    "daily_peak": text("cao điểm ngày", "daily peak"),
+    "busy_hour": text("giờ cao điểm", "busy hour"),
+    "steps": text("từng bước của chuỗi", "each step of the series"),
+}
+"""What the values of a link's traffic are, by the name a forecast and a capacity rule give them."""

@@ -85,15 +85,18 @@ QUALITY = Row(
         Panel(
             title=text("Tỷ lệ mất gói", "Loss ratio"),
             description=text(
-                "Số gói mất (kể cả đến muộn) chia số gói đã gửi trong khoảng thời gian (RFC 7680).",
-                "Packets lost, late ones included, over packets sent in the window (RFC 7680).",
+                "Số gói mất (kể cả đến muộn) chia số gói mất và nhận trong khoảng thời gian (RFC 7680). Gói "
+                "bị từ chối không tính.",
+                "Packets lost, late ones included, over packets lost and received in the window (RFC 7680). "
+                "Refused ones are neither.",
             ),
             unit="percentunit",
             queries=(
                 Query(
                     expression=(
                         f"sum {BY_TEST} ({rate('nhip_probe_packets_lost_total')}) / "
-                        f"(sum {BY_TEST} ({rate('nhip_probe_packets_sent_total')}) > 0)"
+                        f"(sum {BY_TEST} ({rate('nhip_probe_packets_lost_total')} + "
+                        f"{rate('nhip_probe_packets_received_total')}) > 0)"
                     ),
                     legend=TEST_LEGEND,
                 ),

@@ -37,9 +37,10 @@ COLLECTOR = Row(
             title=text("Bản ghi đã lưu, trùng, cách ly", "Records stored, duplicate, quarantined"),
             description=text(
                 "Bản ghi mỗi giây. Trùng là gửi lại sau khi mất xác nhận, không mất gì; cách ly là bản ghi "
-                "không hiểu được, kèm lý do.",
+                "không hiểu được, kèm lý do. Bị đẩy khỏi vùng cách ly là đã mất hẳn.",
                 "Records a second. Duplicates are re-sent after a lost acknowledgement and harm nothing; "
-                "quarantined ones could not be understood, with the reason.",
+                "quarantined ones could not be understood, with the reason. Those pushed out of the "
+                "quarantine are gone.",
             ),
             unit="ops",
             queries=(
@@ -56,13 +57,19 @@ COLLECTOR = Row(
                     legend="{{reason}}",
                     word=text("cách ly:", "quarantined:"),
                 ),
+                Query(
+                    expression=f"sum ({rate('nhip_collector_quarantine_evicted_total')})",
+                    word=text("bị đẩy khỏi vùng cách ly", "pushed out of the quarantine"),
+                ),
             ),
         ),
         Panel(
             title=text("Lô đã xác nhận và bị từ chối", "Batches acknowledged and refused"),
             description=text(
-                "Lô mỗi giây; lô bị từ chối ghi theo lý do (sai khóa, quá lớn, quá tải).",
-                "Batches a second; refused ones by reason (wrong key, too large, overload).",
+                "Lô mỗi giây; lô bị từ chối ghi theo lý do (sai khóa, quá lớn, quá tải). Không hiển thị được "
+                "là đã lưu nhưng trang và số liệu này chưa tính đến.",
+                "Batches a second; refused ones by reason (wrong key, too large, overload). Not shown are "
+                "those that are stored but missing on pages and in these figures.",
             ),
             unit="ops",
             queries=(
@@ -74,6 +81,10 @@ COLLECTOR = Row(
                     expression=f"sum by (reason) ({rate('nhip_collector_batches_refused_total')})",
                     legend="{{reason}}",
                     word=text("từ chối:", "refused:"),
+                ),
+                Query(
+                    expression=f"sum ({rate('nhip_collector_observer_failures_total')})",
+                    word=text("không hiển thị được", "not shown"),
                 ),
             ),
         ),

@@ -6,6 +6,7 @@ from dashboards.grafana.access_row import QUALITY
 from dashboards.grafana.collector_row import COLLECTOR
 from dashboards.grafana.link_row import LINKS
 from dashboards.grafana.probe_rows import PROBES, TESTS
+from dashboards.grafana.server_row import SERVER
 from nhip.language import text
 
 TITLE = text("Nhịp – tổng quan", "Nhịp – overview")
@@ -23,4 +24,4 @@ VARIABLE_LABELS = {
 }
 # A metric that has all of a variable's values as long as anything was ever measured.
 VARIABLE_SOURCE = "nhip_probe_tests_total"
-ROWS = (QUALITY, TESTS, PROBES, LINKS, COLLECTOR)
+ROWS = tuple(row for row in (QUALITY, TESTS, PROBES, LINKS, COLLECTOR, SERVER) if row.panels)

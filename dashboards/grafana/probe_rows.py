@@ -53,6 +53,24 @@ TESTS = Row(
             ),
         ),
         Panel(
+            title=text("Kết cục của các gói", "What became of the packets"),
+            description=text(
+                "Số gói hoặc lượt thử mỗi giây: đã gửi, có phản hồi, bị từ chối hoặc lỗi. Phần còn lại của "
+                "số đã gửi là mất.",
+                "Packets or attempts a second: sent, answered, refused or in error. The rest of those sent "
+                "was lost.",
+            ),
+            unit="pps",
+            queries=tuple(
+                Query(expression=f"sum {BY_TEST} ({rate(name)})", legend=TEST_LEGEND, word=word)
+                for name, word in (
+                    ("nhip_probe_packets_sent_total", text("đã gửi", "sent")),
+                    ("nhip_probe_packets_received_total", text("có phản hồi", "answered")),
+                    ("nhip_probe_packets_failed_total", text("bị từ chối hoặc lỗi", "refused or in error")),
+                )
+            ),
+        ),
+        Panel(
             title=text("Gói trùng lặp và sai thứ tự", "Duplicate and reordered packets"),
             description=text(
                 "Số gói mỗi giây nhận trùng và nhận sai thứ tự (RFC 4737).",
@@ -127,6 +145,45 @@ PROBES = Row(
             ),
         ),
         Panel(
+            title=text("Đầu đo trong cấu hình và đã có tin", "Probes configured, and those ever heard"),
+            description=text(
+                "Số đầu đo trong danh sách của bộ thu, và trong đó số đầu đo bộ thu đã nhận được tin. Chênh "
+                "lệch là đầu đo chưa từng gửi.",
+                "Probes in the collector's list, and those of them the collector has heard from. The "
+                "difference has never sent anything.",
+            ),
+            unit="short",
+            queries=(
+                Query(
+                    # A probe of several technologies stands there once for each.
+                    expression=(
+                        "count by (operator) "
+                        f"(group by (probe, operator) ({access('nhip_probe_configured')}))"
+                    ),
+                    legend="{{operator}}",
+                    word=text("trong cấu hình", "configured"),
+                ),
+                Query(
+                    expression=f"count by (operator) ({access('nhip_probe_last_seen_timestamp_seconds')})",
+                    legend="{{operator}}",
+                    word=text("đã có tin", "heard"),
+                ),
+            ),
+        ),
+        Panel(
+            title=text("Lần đo đầu đo đã thực hiện", "Tests the probes ran"),
+            description=text(
+                "Số lần đo mỗi giây theo chính đầu đo đếm. Ít hơn ở bảng “Phép đo” là bản ghi còn chờ trên "
+                "đĩa hoặc bị bỏ.",
+                "Tests a second as the probes count them. Fewer under “Tests” means records that still wait "
+                "on a disk or were dropped.",
+            ),
+            unit="ops",
+            queries=(
+                Query(expression=f"sum by (probe) ({rate('nhip_agent_tests_total')})", legend="{{probe}}"),
+            ),
+        ),
+        Panel(
             title=text("Bản ghi chờ trên đĩa đầu đo", "Records waiting on the probes' disks"),
             description=text(
                 "Số bản ghi trong vùng đệm của đầu đo; tăng mãi là bộ thu không nhận được.",
@@ -137,6 +194,17 @@ PROBES = Row(
                 Query(
                     expression=f"max by (probe) ({access('nhip_agent_spool_records')})", legend="{{probe}}"
                 ),
+            ),
+        ),
+        Panel(
+            title=text("Dung lượng vùng đệm đầu đo", "Size of the probes' spools"),
+            description=text(
+                "Octet bản ghi đang chờ trên đĩa của đầu đo; khi đầy, bản ghi cũ nhất bị bỏ.",
+                "Octets of records waiting on a probe's disk; when it is full the oldest are dropped.",
+            ),
+            unit="decbytes",
+            queries=(
+                Query(expression=f"max by (probe) ({access('nhip_agent_spool_bytes')})", legend="{{probe}}"),
             ),
         ),
         Panel(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 
-from nhip.language import NO_DATA, Language, milliseconds, number, percent
+from nhip import language as words
+from nhip.language import NO_DATA, Language, milliseconds, number, percent, rate
 
 VIETNAM = timezone(timedelta(hours=7))
-
-_RATES = ((1e12, "Tbit/s"), (1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"), (1.0, "bit/s"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +27,15 @@ def moment(wall_ns: int, language: Language, *, seconds: bool = True) -> Moment:
     return Moment(then.strftime(pattern), then.isoformat())
 
 
+def local_day(wall_ns: int) -> date:
+    """The day in Viet Nam at UTC nanoseconds."""
+    return datetime.fromtimestamp(wall_ns // 1_000_000_000, tz=UTC).astimezone(VIETNAM).date()
+
+
 def day(text: str, language: Language) -> str:
     """An ISO date, or date and time, as a day in Viet Nam; the text itself when it is neither."""
     found = parse_day(text)
-    if found is None:
-        return text
-    return f"{found:%d/%m/%Y}" if language is Language.VIETNAMESE else found.isoformat()
+    return text if found is None else words.day(found, language)
 
 
 def parse_day(text: str) -> date | None:
@@ -50,16 +52,6 @@ def parse_day(text: str) -> date | None:
         return found.astimezone(VIETNAM).date()
     except OverflowError:
         return None
-
-
-def rate(bits_per_second: float | None, language: Language) -> str:
-    """A rate in the unit that leaves one to three digits before the decimal sign."""
-    if bits_per_second is None:
-        return NO_DATA
-    divisor, unit = next((pair for pair in _RATES if abs(bits_per_second) >= pair[0] * 0.9995), _RATES[-1])
-    value = bits_per_second / divisor
-    decimals = 0 if divisor == 1.0 else 2 if abs(value) < 100 else 1
-    return f"{number(value, decimals, language)} {unit}"
 
 
 def quantity(value: float | None, unit: str, language: Language) -> str:

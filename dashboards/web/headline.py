@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dashboards.web.figures import day
+from dashboards.web.figures import day, local_day
 from dashboards.web.link_cards import first_crossing, needs_attention
 from dashboards.web.wording import WORDS
 from nhip.language import Language, number
@@ -91,7 +91,9 @@ def _verdicts_tile(view: StatusView, broken: int, language: Language) -> Tile:
 
 
 def _links_tile(view: StatusView, pressing: int, language: Language) -> Tile:
-    dated = [(found, link) for link in view.links if (found := first_crossing(link)) is not None]
+    # A date that has passed is no news of what comes; its card says that it has.
+    today = local_day(view.made_wall_ns)
+    dated = [(found, link) for link in view.links if (found := first_crossing(link, since=today)) is not None]
     if dated:
         found, link = min(dated, key=lambda pair: (pair[0], pair[1].link_id))
         detail = WORDS["tile_links_first"][language].format(

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from datetime import date
 
 from dashboards.web.fan_chart import RATE_UNIT, FanChart, fan_chart
-from dashboards.web.figures import Moment, day, moment, parse_day, rate
-from dashboards.web.wording import STATISTIC_WORDS, WORDS, word
-from nhip.language import NO_DATA, Language, number, percent
+from dashboards.web.figures import Moment, day, local_day, moment, parse_day
+from dashboards.web.wording import WORDS, word
+from nhip.language import NO_DATA, TRAFFIC_STATISTICS, Language, number, percent, rate
 from nhip.wire import LimitForecast, LinkForecast
 
 LIKELY = 0.5
 """From this probability on, a crossing before the lead time has passed needs attention now."""
+
+STALE_DAYS = 7
+"""A forecast older than this is marked so: a week of traffic it has not seen lies behind it."""
+
+_DAY_NS = 86_400 * 1_000_000_000
 
 _FAR = date.max
 
@@ -32,6 +37,8 @@ class RuleCells:
     state: str
     crossing: str
     crossing_iso: str
+    past: bool
+    """Whether the median date lies behind the reader: foretold and not confirmed by a newer forecast."""
     interval: str
     probability: str
     probability_share: float | None
@@ -65,14 +72,16 @@ class LinkCells:
     produced_by: str
     statistic: str
     made: Moment
+    stale: str
+    """Words that say how old the forecast is, when it is too old; else nothing."""
     rules: tuple[RuleCells, ...]
     chart: ChartCells | None
     notes: tuple[str, ...]
 
 
-def link_cells(links: Sequence[LinkForecast], language: Language) -> list[LinkCells]:
-    """One card for each link, the most urgent first."""
-    return [_link(link, language) for link in sorted(links, key=urgency)]
+def link_cells(links: Sequence[LinkForecast], language: Language, now_wall_ns: int) -> list[LinkCells]:
+    """One card for each link as read at `now_wall_ns`, the most urgent first."""
+    return [_link(link, language, now_wall_ns) for link in sorted(links, key=urgency)]
 
 
 def urgency(link: LinkForecast) -> tuple[bool, date, float, str]:
@@ -92,14 +101,20 @@ def needs_attention(link: LinkForecast) -> bool:
     return any(_is_urgent(limit) for limit in link.limits)
 
 
-def first_crossing(link: LinkForecast) -> date | None:
-    """The soonest median date of any limit."""
+def is_stale(link: LinkForecast, now_wall_ns: int) -> bool:
+    """Whether the forecast is too old to decide on."""
+    return now_wall_ns - link.made_at_wall_ns > STALE_DAYS * _DAY_NS
+
+
+def first_crossing(link: LinkForecast, *, since: date | None = None) -> date | None:
+    """The soonest median date of any limit, of those not before `since` when that is given."""
     days = [
         found
         for limit in link.limits
         if limit.verdict == "crosses"
         and limit.median_date is not None
         and (found := parse_day(limit.median_date)) is not None
+        and (since is None or found >= since)
     ]
     return min(days, default=None)
 
@@ -110,7 +125,7 @@ def _is_urgent(limit: LimitForecast) -> bool:
     return (limit.probability_before_lead_time or 0.0) >= LIKELY
 
 
-def _link(link: LinkForecast, language: Language) -> LinkCells:
+def _link(link: LinkForecast, language: Language, now_wall_ns: int) -> LinkCells:
     capacity = WORDS["capacity_unknown"][language]
     if link.capacity_bits_per_second is not None:
         capacity = rate(link.capacity_bits_per_second, language)
@@ -120,9 +135,12 @@ def _link(link: LinkForecast, language: Language) -> LinkCells:
         simulated=link.provenance != "measured",
         capacity=capacity,
         produced_by=link.produced_by,
-        statistic=word(STATISTIC_WORDS, link.statistic or "steps", language),
+        statistic=word(TRAFFIC_STATISTICS, link.statistic or "steps", language),
         made=moment(link.made_at_wall_ns, language, seconds=False),
-        rules=tuple(_rule(limit, link.produced_by, language) for limit in link.limits),
+        stale=_stale(link, language, now_wall_ns),
+        rules=tuple(
+            _rule(limit, link.produced_by, language, local_day(now_wall_ns)) for limit in link.limits
+        ),
         chart=None if drawn is None else _chart(link, drawn, language),
         notes=tuple(note.vi if language is Language.VIETNAMESE else note.en for note in link.notes),
     )
@@ -131,7 +149,14 @@ def _link(link: LinkForecast, language: Language) -> LinkCells:
 _STATES = {"already_over": "over", "crosses": "crosses", "never": "never", "no_capacity": "unknown"}
 
 
-def _rule(limit: LimitForecast, link_model: str, language: Language) -> RuleCells:
+def _stale(link: LinkForecast, language: Language, now_wall_ns: int) -> str:
+    if not is_stale(link, now_wall_ns):
+        return ""
+    days = (now_wall_ns - link.made_at_wall_ns) // _DAY_NS
+    return WORDS["stale"][language].format(days=number(days, 0, language))
+
+
+def _rule(limit: LimitForecast, link_model: str, language: Language, today: date) -> RuleCells:
     probability = limit.probability_before_lead_time
     lead_days = limit.lead_time_days
     return RuleCells(
@@ -140,13 +165,14 @@ def _rule(limit: LimitForecast, link_model: str, language: Language) -> RuleCell
         unverified=not limit.verified,
         # A rule looks at another statistic of the traffic than the curve, and may have had another model.
         produced_by="" if limit.produced_by == link_model else limit.produced_by,
-        statistic=word(STATISTIC_WORDS, limit.statistic, language),
+        statistic=word(TRAFFIC_STATISTICS, limit.statistic, language),
         limit="" if limit.limit_ratio is None else f"≤ {percent(limit.limit_ratio, language, 0)}",
         limit_rate=(
             "" if limit.limit_bits_per_second is None else rate(limit.limit_bits_per_second, language)
         ),
         state=_STATES.get(limit.verdict, "unknown"),
         crossing=_crossing(limit, language),
+        past=_is_past(limit, today),
         crossing_iso=limit.median_date or "",
         interval=_interval(limit, language),
         probability=percent(probability, language, 0),
@@ -158,6 +184,13 @@ def _rule(limit: LimitForecast, link_model: str, language: Language) -> RuleCell
         ),
         urgent=_is_urgent(limit),
     )
+
+
+def _is_past(limit: LimitForecast, today: date) -> bool:
+    if limit.verdict != "crosses" or limit.median_date is None:
+        return False
+    found = parse_day(limit.median_date)
+    return found is not None and found < today
 
 
 def _crossing(limit: LimitForecast, language: Language) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from dashboards.web.figures import VIETNAM, Moment, moment, percents, quantities, quantity, rate, signed
+from dashboards.web.figures import VIETNAM, Moment, moment, percents, quantities, quantity, signed
 from dashboards.web.wording import (
     OUTCOME_WORDS,
     STAMP_WORDS,
@@ -18,7 +18,7 @@ from dashboards.web.wording import (
 from nhip.comparison import Comparison, Tolerance, compare_delay, compare_loss, compare_speed
 from nhip.errors import NhipError
 from nhip.geography import provinces
-from nhip.language import NO_DATA, Language, milliseconds, number, percent
+from nhip.language import NO_DATA, Language, milliseconds, number, percent, rate
 from nhip.measurement import Outcome
 from nhip.status import AccessRow, SeriesRow, StatusView, VerdictRow
 

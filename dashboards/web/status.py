@@ -54,7 +54,7 @@ def _context(view: StatusView, language: Language, tolerance: Tolerance) -> dict
     both = words(language)
     accesses = access_cells(view, language, tolerance)
     verdicts = verdict_cells(view, language)
-    links = link_cells(view.links, language)
+    links = link_cells(view.links, language, view.made_wall_ns)
     series = series_cells(view, language)
     vietnamese = language is Language.VIETNAMESE
     made = moment(view.made_wall_ns, language)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nhip.language import Language, Text, text
+from nhip.language import TRAFFIC_STATISTICS, Language, Text, text
 from nhip.measurement import Outcome, StampSource, Technology
 
 WORDS: Mapping[str, Text] = {
@@ -70,7 +70,7 @@ WORDS: Mapping[str, Text] = {
         "interval. Speed: arithmetic mean over transfers. n counts samples.",
     ),
     "access_lab_note": text(
-        "“lab” là giá trị thật mà mạng thí nghiệm ghi lại ngay tại đường truyền; vạch dọc trên thanh chỉ vị "
+        "“lab” là giá trị thật mà mạng thí nghiệm ghi lại ngay trên kênh; vạch dọc trên thanh chỉ vị "
         "trí của nó. Khớp khi trễ lệch không quá {delay} hoặc {delay_ratio}, tốc độ lệch không quá "
         "{speed_ratio}, mất gói nằm trong khoảng Wilson.",
         "“lab” is the truth the network in miniature recorded on the link itself; the upright mark on a bar "
@@ -137,6 +137,8 @@ WORDS: Mapping[str, Text] = {
     "unverified": text("chưa đối chiếu văn bản", "not checked against the legal text"),
     "curve": text("Đường vẽ", "Curve"),
     "no_capacity": text("chưa có dung lượng nên không có ngày", "no capacity given, so no date"),
+    "stale": text("dự báo cũ, lập {days} ngày trước", "old forecast, made {days} days ago"),
+    "past": text("ngày này đã qua", "this date has passed"),
     "date_unknown": text("có chạm, chưa rõ ngày", "crosses, date not known"),
     "later": text("muộn hơn", "later"),
     "interval": text("{low} – {high}", "{low} to {high}"),
@@ -210,14 +212,6 @@ VERDICT_WORDS: Mapping[str, Text] = {
     "limit_unverified": text("Chưa xác minh quy chuẩn", "Limit unverified"),
 }
 
-STATISTIC_WORDS: Mapping[str, Text] = {
-    "daily_mean": text("trung bình ngày", "daily mean"),
-    "daily_p95": text("phân vị 95 của ngày", "95th percentile of the day"),
-    "daily_peak": text("cao điểm ngày", "daily peak"),
-    "busy_hour": text("giờ cao điểm", "busy hour"),
-    "steps": text("từng bước của chuỗi", "each step of the series"),
-}
-
 MARK_WORDS: Mapping[str, Text] = {
     "V": text("đọc trong văn bản đang hiệu lực", "read in the text in force"),
     "V-old": text("đọc trong bản trước, chưa đối chiếu", "read in an older edition, not yet checked"),
@@ -238,7 +232,7 @@ TABLES: Mapping[str, Mapping[str, Text]] = {
     "outcome": OUTCOME_WORDS,
     "stamp": STAMP_WORDS,
     "verdict": VERDICT_WORDS,
-    "statistic": STATISTIC_WORDS,
+    "statistic": TRAFFIC_STATISTICS,
     "mark": MARK_WORDS,
     "method": METHOD_WORDS,
 }

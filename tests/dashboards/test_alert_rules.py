@@ -103,22 +103,57 @@ def test_alert_fires_when_it_should_and_stays_silent_otherwise(case: Path) -> No
     [
         ("loss", {"loss_ratio": 0.01}),
         ("loss", {"loss_packets": 1}),
+        ("loss", {"loss_least_lost": 1}),
+        ("loss", {"loss_windows": ("15m",)}),
+        ("loss", {"loss_windows": ("6h",)}),
+        ("unreachable", {"unreachable_windows": ("5m",)}),
+        ("unreachable", {"unreachable_windows": ("6h",)}),
         ("delay", {"delay_ratio": 1.1}),
         ("delay", {"delay_step_seconds": 0.001}),
         ("fleet", {"silent_seconds": 3_600}),
         ("capacity", {"probability": 0.8}),
+        ("capacity", {"forecast_days": 7}),
+        ("capacity", {"forecast_days": 9}),
     ],
 )
 def test_rule_test_notices_a_wrong_threshold(alert: str, threshold: dict[str, Any], tmp_path: Path) -> None:
     """The twin: with another threshold the same promtool test must fail."""
     needs_prometheus()
-    (tmp_path / "nhip.yml").write_text(rules.encode(rules.build(Thresholds(**threshold))), encoding="utf-8")
+    assert_notices(alert, rules.encode(rules.build(Thresholds(**threshold))), tmp_path)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("alert", "defence", "without"),
+    [
+        # A single failed test, and a result that has expired, must not look like an outage.
+        ("unreachable", "increase(nhip_probe_test_failures_total[20m]) > 0", "nhip_probe_success == 0"),
+        ("unreachable", "nhip_probe_success == 0\n      and (", "("),
+        # Refused packets are part of what was sent and no part of a loss ratio.
+        ("loss", "nhip_probe_packets_received_total", "nhip_probe_packets_sent_total"),
+        ("loss", "unless sum", "or sum"),
+        ("fleet", "nhip_probe_configured unless", "nhip_probe_configured and"),
+        ("capacity", 'nhip_link_forecast_made_timestamp_seconds{provenance="measured"}', "vector(0)"),
+    ],
+)
+def test_rule_test_notices_a_rule_without_its_defence(
+    alert: str, defence: str, without: str, tmp_path: Path
+) -> None:
+    needs_prometheus()
+    made = rules.encode(rules.build())
+    assert defence in made
+    assert_notices(alert, made.replace(defence, without), tmp_path)
+
+
+def assert_notices(alert: str, made: str, folder: Path) -> None:
+    """The promtool test of `alert` fails with the rules `made`."""
+    (folder / "nhip.yml").write_text(made, encoding="utf-8")
     case = next(path for path in CASES if path.stem == alert).read_text(encoding="utf-8")
-    (tmp_path / "case.yml").write_text(
+    (folder / "case.yml").write_text(
         case.replace("../../../configs/prometheus/rules/nhip.yml", "nhip.yml"), encoding="utf-8"
     )
     done = subprocess.run(
-        ["promtool", "test", "rules", str(tmp_path / "case.yml")], capture_output=True, text=True, timeout=120
+        ["promtool", "test", "rules", str(folder / "case.yml")], capture_output=True, text=True, timeout=120
     )
     assert done.returncode != 0 and "FAILED" in done.stdout + done.stderr
 
@@ -215,6 +250,14 @@ def test_nothing_is_held_back_without_the_inhibit_rules(tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
+def test_outage_holds_back_the_loss_and_delay_of_the_same_test_and_no_others(tmp_path: Path) -> None:
+    outage = {**LOSS_A, "alertname": "NhipUnreachable", "kind": "icmp"}
+    with alertmanager(tmp_path, ALERTMANAGER_YML.read_text(encoding="utf-8")) as port:
+        _raise(port, outage, {**LOSS_A, "kind": "icmp"}, {**LOSS_B, "kind": "icmp"})
+        wait_for(lambda: _inhibited(port) == {"a"}, 20, "loss of the target that is gone is not held back")
+
+
+@pytest.mark.servers
 def test_fifty_provinces_that_fail_at_once_are_few_messages(tmp_path: Path) -> None:
     with alertmanager(tmp_path, ALERTMANAGER_YML.read_text(encoding="utf-8")) as port:
         _raise(
@@ -228,15 +271,15 @@ def test_fifty_provinces_that_fail_at_once_are_few_messages(tmp_path: Path) -> N
                     "target": "hn",
                 }
                 for code in range(50)
-                for name in ("NhipLoss", "NhipDelayAboveBaseline", "NhipProbeSilent")
+                for name in ("NhipUnreachable", "NhipLoss", "NhipDelayAboveBaseline", "NhipProbeSilent")
             ),
         )
 
         def grouped() -> int:
             groups = _ask(port, "/api/v2/alerts/groups")
-            return len(groups) if sum(len(group["alerts"]) for group in groups) == 150 else 0
+            return len(groups) if sum(len(group["alerts"]) for group in groups) == 200 else 0
 
-        assert wait_for(grouped, 20, "alerts are not grouped") <= 3
+        assert wait_for(grouped, 20, "alerts are not grouped") <= 4
 
 
 @pytest.mark.servers

@@ -12,7 +12,8 @@ from dashboards import promql
 from dashboards.grafana import overview
 from dashboards.grafana.build import DATASOURCE, build, check, encode, path, uid
 from dashboards.grafana.panel import VARIABLES, Panel, Query
-from nhip.catalog import CATALOG
+from dashboards.grafana.server_row import server_row
+from nhip.catalog import CATALOG, Metric, MetricKind
 from nhip.errors import UnknownNameError
 from nhip.language import Language, text
 
@@ -20,7 +21,7 @@ LANGUAGES = list(Language)
 PANELS = [panel for row in overview.ROWS for panel in row.panels]
 # Units of Grafana 10 that the overview uses (packages/grafana-data/src/valueFormats/categories.ts).
 GRAFANA_UNITS = {
-    "none", "short", "percentunit", "s", "bps", "Bps", "pps", "ops", "dateTimeAsIso",
+    "none", "short", "percentunit", "s", "bps", "Bps", "decbytes", "pps", "ops", "dateTimeAsIso",
 }  # fmt: skip
 
 
@@ -150,6 +151,28 @@ def test_every_metric_of_the_catalog_is_on_the_dashboard() -> None:
         for selector in promql.selectors(query.expression)
     }
     assert named == set(CATALOG)
+
+
+@pytest.mark.parametrize("kind", MetricKind)
+def test_metric_of_the_measurement_server_gets_a_panel_without_being_asked(kind: MetricKind) -> None:
+    metric = Metric(
+        name="nhip_dns_responder_misses_total" if kind is MetricKind.COUNTER else "nhip_server_lag_seconds",
+        kind=kind,
+        unit="questions" if kind is MetricKind.COUNTER else "seconds",
+        labels=("reason",),
+        help_en="What was asked.",
+        help_vi="Những gì được hỏi.",
+    )
+    (panel,) = server_row([metric, *(known for known in CATALOG.values() if "_link_" in known.name)]).panels
+    (query,) = panel.queries
+    assert metric.name in query.expression and "{{reason}}" in query.legend
+    assert panel.unit in GRAFANA_UNITS
+    assert set(panel.title) == set(panel.description) == set(Language)
+
+
+def test_row_without_panels_is_not_on_the_dashboard() -> None:
+    assert server_row([]).panels == ()
+    assert all(row.panels for row in overview.ROWS)
 
 
 def _panel_with(expression: str, legend: str = "") -> Panel:

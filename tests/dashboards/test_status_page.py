@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dashboards.web.status import MOST_ACCESSES, content_security_policy, render
@@ -132,6 +133,45 @@ def test_crossing_dates_carry_interval_probability_and_the_badge_of_a_simulation
     assert "ets log AAN(7)" in english
     vietnamese = words_of(render(full_view(), "vi"))
     assert "↗ 06/02/2027 mô phỏng 08/01/2027 – muộn hơn 64 % 90 ngày" in vietnamese
+
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "words"),
+    [
+        (7 * DAY_NS, None),
+        (7 * DAY_NS + 1, "7"),
+        (31 * DAY_NS, "31"),
+    ],
+)
+def test_forecast_of_more_than_a_week_ago_is_marked_old(age_ns: int, words: str | None) -> None:
+    view = full_view()
+    links = (msgspec.structs.replace(view.links[0], made_at_wall_ns=view.made_wall_ns - age_ns),)
+    english, vietnamese = (
+        words_of(render(replace(view, links=links), language)) for language in ("en", "vi")
+    )
+    if words is None:
+        assert "old forecast" not in english and "dự báo cũ" not in vietnamese
+    else:
+        assert f"! old forecast, made {words} days ago" in english
+        assert f"! dự báo cũ, lập {words} ngày trước" in vietnamese
+
+
+def test_crossing_date_that_has_passed_says_so_and_is_not_the_next_one() -> None:
+    """Read 74 days later, the date is that day's; a day after, it lies behind."""
+    view = replace(full_view(), links=full_view().links[:1], accesses=(), verdicts=())
+    assert view.links[0].limits[0].median_date == "2027-02-06"
+    on_the_day = replace(view, made_wall_ns=view.made_wall_ns + 74 * DAY_NS)
+    after = replace(view, made_wall_ns=view.made_wall_ns + 75 * DAY_NS)
+    english = words_of(render(on_the_day, "en"))
+    assert "this date has passed" not in english
+    assert "first to cross: quoc-te-aag, 2027-02-06" in english
+    english, vietnamese = words_of(render(after, "en")), words_of(render(after, "vi"))
+    assert "↗ 2027-02-06 simulated ! this date has passed" in english
+    assert "↗ 06/02/2027 mô phỏng ! ngày này đã qua" in vietnamese
+    assert "first to cross" not in english
 
 
 def test_measured_link_wears_no_badge_of_a_simulation() -> None:

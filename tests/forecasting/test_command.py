@@ -10,6 +10,7 @@ from forecasting.capacity_rules import read_capacity_rules, rules_for
 from forecasting.command import forecast_series, parse_horizon
 from forecasting.csv_file import write_csv
 from forecasting.render import to_json
+from forecasting.resample import STATISTICS
 from forecasting.simulate import SimulatedLink, simulate
 from nhip.errors import SeriesError, UnknownNameError
 from tests.lab.series import weekly
@@ -108,7 +109,11 @@ def test_hours_from_ten_days_are_answered_though_no_rule_can_be_judged(tmp_path:
 def test_daily_file_is_judged_only_by_the_statistic_it_holds(measured_days: Path) -> None:
     link = forecast_series(measured_days, capacity="1.4Gbit/s", rules=RULES, clock=WallClock()).links[0]
     assert [verdict.rule.id for verdict in link.limits] == ["cap.intl.reserve10"]
-    assert any("fx.bw.intl needs daily_mean" in note.en for note in link.notes)
+    assert any(
+        "fx.bw.intl needs the daily mean; the file holds the daily peak only" in note.en
+        for note in link.notes
+    )
+    assert any("fx.bw.intl cần trung bình ngày; tệp chỉ có cao điểm ngày" in note.vi for note in link.notes)
     assert link.forecast.provenance == "measured"
 
 
@@ -117,7 +122,20 @@ def test_daily_file_that_says_nothing_is_taken_as_a_mean_and_says_so(measured_da
     measured_days.write_text(text, encoding="utf-8")
     link = forecast_series(measured_days, clock=WallClock()).links[0]
     assert link.statistic == "daily_mean"
-    assert any("taken as daily_mean" in note.en for note in link.notes)
+    assert any("taken as daily mean" in note.en for note in link.notes)
+    assert any("hiểu là trung bình ngày" in note.vi for note in link.notes)
+
+
+def test_no_note_shows_a_code_where_people_read_a_word(measured_days: Path, hourly: Path) -> None:
+    said = [
+        text
+        for path in (measured_days, hourly)
+        for link in forecast_series(path, capacity="1.4Gbit/s", rules=RULES, clock=WallClock()).links
+        for note in link.notes
+        for text in (note.vi, note.en)
+    ]
+    assert said
+    assert not [text for text in said if any(statistic in text for statistic in STATISTICS)]
 
 
 def test_broken_link_is_refused_by_name_and_hides_no_other(tmp_path: Path) -> None:
@@ -166,6 +184,12 @@ def test_fallback_is_named_in_the_answer(tmp_path: Path) -> None:
     [
         ({"horizon": "a month"}, "'a month' is no horizon"),
         ({"horizon": "0d"}, "'0d' is no horizon"),
+        ({"horizon": "1097d"}, "the horizon '1097d' is longer than 1,096 days"),
+        ({"horizon": "157w"}, "the horizon '157w' is longer than 1,096 days"),
+        ({"horizon": "26305h"}, "the horizon '26305h' is longer than 1,096 days"),
+        ({"lead_time_days": -1}, "a lead time of -1 days cannot be"),
+        ({"lead_time_days": 3_651}, "a lead time of 3651 days cannot be"),
+        ({"unit": "Gbit/s"}, "says the unit is 'bit/s', --unit says 'Gbit/s'"),
         ({"capacity": "10"}, "'10' is no rate"),
         ({"levels": (80.0,)}, "80 is no level"),
         ({"daily_statistic": "median"}, "'median' is no statistic"),
@@ -190,6 +214,15 @@ def test_horizons_are_read_in_hours_days_and_weeks() -> None:
     assert parse_horizon("48h") == (172_800, False)
     assert parse_horizon("30d") == (2_592_000, True)
     assert parse_horizon("12w") == (7_257_600, True)
+    assert parse_horizon("1096d") == (1_096 * 86_400, True)
+
+
+def test_lead_time_may_be_none_at_all_and_ten_years(measured_days: Path) -> None:
+    for days in (0, 3_650):
+        link = forecast_series(
+            measured_days, capacity="2Gbit/s", rules=RULES, lead_time_days=days, clock=WallClock()
+        ).links[0]
+        assert link.limits[0].lead_time_days == days
 
 
 def test_rule_with_another_limit_moves_the_verdict(measured_days: Path) -> None:

@@ -11,6 +11,8 @@ from nhip.errors import SeriesError
 
 GOOD = "timestamp,series_id,value\n2026-01-01 00:00:00,a,1\n2026-01-01 01:00:00,a,\n2026-01-01 02:00:00,a,3\n"
 
+HEADERS = ("time,value\n", "timestamp,series_id,value,unit\n", "# unit: bit/s\ntime,value\n")
+
 
 def written(tmp_path: Path, text: str, name: str = "links.csv") -> Path:
     path = tmp_path / name
@@ -57,12 +59,18 @@ def test_gzip_is_recognised_by_its_bytes(tmp_path: Path) -> None:
             GOOD.replace("2026-01-01 01:00:00", "1/1/26 1h"),
             "row 3, column 'timestamp': '1/1/26 1h' is no time",
         ),
-        (GOOD.replace("timestamp", "when"), "no column 'timestamp'.*found: when, series_id, value"),
+        (GOOD.replace("timestamp", "when"), "no column 'timestamp' or 'time'.*found: when, series_id, value"),
         (GOOD.replace("value", "traffic"), "no column 'value'"),
         (GOOD.replace("01:00:00,a,", "00:00:00,a,5"), "two values for 2026-01-01T00:00:00.*rows 2 and 3"),
         ("", "is empty"),
         ("time,value,unit\n2026-01-01,1,Mbit/s\n2026-01-02,1,Gbit/s\n", "holds 'Gbit/s' and 'Mbit/s'"),
         ("# unit: furlong\n" + GOOD, "the unit 'furlong' is unknown"),
+        (
+            "# unit: bit/s\ntime,value,unit\n2026-01-01,1,Mbit/s\n2026-01-02,1,Mbit/s\n",
+            "line '# unit:' says the unit is 'bit/s', the column 'unit' says 'Mbit/s'",
+        ),
+        *((header + end, "holds no row") for header in HEADERS for end in ("", "\n", "\n  \n\n")),
+        (GOOD.replace("2026-01-01 01:00:00,a,", ""), "row 3, column 'timestamp': '' is no time"),
     ],
 )
 def test_wrong_file_is_refused_with_its_name_and_place(tmp_path: Path, text: str, says: str) -> None:
@@ -70,6 +78,34 @@ def test_wrong_file_is_refused_with_its_name_and_place(tmp_path: Path, text: str
     with pytest.raises(SeriesError, match=says) as caught:
         read_csv(path)
     assert str(path) in caught.value.what
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "  \n\t\n", ",,\n"])
+def test_blank_lines_at_the_end_say_nothing(tmp_path: Path, end: str) -> None:
+    series = read_csv(written(tmp_path, GOOD + end)).frame.series("a")
+    np.testing.assert_array_equal(series.values, [1, np.nan, 3])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# unit: Mbit/s\ntime,value\n2026-01-01,2\n2026-01-02,3\n",
+        "time,value,unit\n2026-01-01,2,Mbit/s\n2026-01-02,3,Mbit/s\n",
+    ],
+)
+def test_unit_that_contradicts_the_file_is_refused_and_names_both(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(SeriesError, match=r"says the unit is 'Mbit/s', --unit says 'Gbit/s'") as caught:
+        read_csv(path, unit="Gbit/s")
+    assert caught.value.remedy
+    # Another name of the same unit contradicts nothing.
+    assert read_csv(path, unit="Mbps").frame.table["value"].tolist() == [2e6, 3e6]
+
+
+def test_unit_of_the_caller_counts_where_the_file_names_none(tmp_path: Path) -> None:
+    frame = read_csv(written(tmp_path, GOOD), unit="kbit/s").frame
+    assert frame.series("a").values[0] == 1e3
+    assert not any("unit" in note.en for note in frame.notes)
 
 
 def test_absent_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from forecasting.capacity_rules import read_capacity_rules
 from forecasting.command import ForecastResult, Question, answer
 from forecasting.models.seasonal_naive import SeasonalNaive
 from forecasting.render import render_table
+from forecasting.resample import STATISTICS
 from forecasting.simulate import SimulatedLink, simulate
+from nhip.language import TRAFFIC_STATISTICS, Language
 
 NOW_NS = int(datetime(2026, 1, 31, 17, tzinfo=UTC).timestamp() * 1e9)
 
@@ -27,8 +29,9 @@ def result() -> ForecastResult:
 
 
 def test_vietnamese_table_has_decimal_commas_and_the_day_first(result: ForecastResult) -> None:
-    text = render_table(result, "vi")
-    assert "dung lượng: 10,5 Gbit/s" in text
+    text = render_table(result, Language.VIETNAMESE)
+    assert "dung lượng: 10,50 Gbit/s" in text
+    assert text.startswith("kênh: han-hcm ")
     assert "01/02/2026" in text
     assert "mô hình: seasonal_naive" in text
     assert "cao điểm ngày, Gbit/s" in text
@@ -36,24 +39,24 @@ def test_vietnamese_table_has_decimal_commas_and_the_day_first(result: ForecastR
 
 
 def test_english_table_has_decimal_points_and_iso_dates(result: ForecastResult) -> None:
-    text = render_table(result, "en")
-    assert "capacity: 10.5 Gbit/s" in text
+    text = render_table(result, Language.ENGLISH)
+    assert "capacity: 10.50 Gbit/s" in text
     assert "2026-02-01" in text
     assert "daily peak ≤ 90 % = 9.45 Gbit/s" in text
 
 
 def test_simulated_history_is_labelled_in_both_languages(result: ForecastResult) -> None:
-    assert "*** mô phỏng:" in render_table(result, "vi")
-    assert "*** simulated:" in render_table(result, "en")
+    assert "*** mô phỏng:" in render_table(result, Language.VIETNAMESE)
+    assert "*** simulated:" in render_table(result, Language.ENGLISH)
 
 
 def test_limit_nobody_checked_says_so(result: ForecastResult) -> None:
-    assert render_table(result, "vi").count("[chưa đối chiếu văn bản]") == 4
-    assert render_table(result, "en").count("[not checked against the legal text]") == 4
+    assert render_table(result, Language.VIETNAMESE).count("[chưa đối chiếu văn bản]") == 4
+    assert render_table(result, Language.ENGLISH).count("[not checked against the legal text]") == 4
 
 
 def test_verdict_is_a_sentence_with_its_interval_or_in_plain_words(result: ForecastResult) -> None:
-    text = render_table(result, "vi")
+    text = render_table(result, Language.VIETNAMESE)
     assert "không chạm ngưỡng trong 60 ngày tới" in text
     assert "xác suất" in text
     told = [line for line in text.splitlines() if "→" in line]
@@ -63,11 +66,15 @@ def test_verdict_is_a_sentence_with_its_interval_or_in_plain_words(result: Forec
 def test_every_word_exists_in_both_languages() -> None:
     from forecasting.render import _WORDS
 
-    assert set(_WORDS["vi"]) == set(_WORDS["en"])
+    assert set(_WORDS[Language.VIETNAMESE]) == set(_WORDS[Language.ENGLISH])
 
 
 def test_numbers_are_rounded_only_here(result: ForecastResult) -> None:
-    shown = render_table(result, "en")
+    shown = render_table(result, Language.ENGLISH)
     exact = float(result.links[0].forecast.median[0])
     assert f"{exact / 1e9:.2f}" in shown
     assert result.links[0].as_dict()["median"][0] == exact
+
+
+def test_every_statistic_has_a_word() -> None:
+    assert {*STATISTICS, "steps"} == set(TRAFFIC_STATISTICS)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 
 import pytest
 
 from nhip import language, measure
-from nhip.language import Language, megabits, milliseconds, number, percent, preferred, text
+from nhip.language import (
+    TRAFFIC_STATISTICS,
+    Language,
+    day,
+    megabits,
+    milliseconds,
+    number,
+    percent,
+    preferred,
+    rate,
+    text,
+)
 
 VI, EN = Language.VIETNAMESE, Language.ENGLISH
 
@@ -27,7 +39,8 @@ def test_numbers_are_written_as_each_language_does(value: float, decimals: int, 
 
 
 @pytest.mark.parametrize(
-    "written", [number(None, 2, VI), milliseconds(None, EN), percent(None, VI), megabits(None, EN)]
+    "written",
+    [number(None, 2, VI), milliseconds(None, EN), percent(None, VI), megabits(None, EN), rate(None, VI)],
 )
 def test_what_does_not_exist_is_a_dash_and_never_zero(written: str) -> None:
     assert written == "–"
@@ -96,3 +109,31 @@ def test_a_ratio_that_is_not_zero_never_reads_as_zero() -> None:
     assert percent(1e-5, Language.VIETNAMESE) == "< 0,01 %"
     assert percent(0.0, Language.ENGLISH) == "0.00 %"
     assert percent(0.0001, Language.ENGLISH) == "0.01 %"
+
+
+@pytest.mark.parametrize(
+    ("bits_per_second", "vi", "en"),
+    [
+        (0.0, "0 bit/s", "0 bit/s"),
+        (999.4, "999 bit/s", "999 bit/s"),
+        (64_000.0, "64,00 kbit/s", "64.00 kbit/s"),
+        (999_960.0, "1,00 Mbit/s", "1.00 Mbit/s"),
+        (123_456_789.0, "123,5 Mbit/s", "123.5 Mbit/s"),
+        (10.5e9, "10,50 Gbit/s", "10.50 Gbit/s"),
+        (2.5e12, "2,50 Tbit/s", "2.50 Tbit/s"),
+    ],
+)
+def test_a_rate_chooses_the_unit_that_keeps_it_short(bits_per_second: float, vi: str, en: str) -> None:
+    assert rate(bits_per_second, VI) == vi
+    assert rate(bits_per_second, EN) == en
+
+
+def test_a_day_is_written_as_each_language_does() -> None:
+    assert day(date(2026, 2, 1), VI) == "01/02/2026"
+    assert day(date(2026, 2, 1), EN) == "2026-02-01"
+
+
+def test_every_statistic_of_traffic_has_a_word_in_both_languages() -> None:
+    for both in TRAFFIC_STATISTICS.values():
+        assert set(both) == set(Language)
+        assert "_" not in both[VI] + both[EN]
