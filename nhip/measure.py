@@ -9,6 +9,7 @@ import msgspec
 from nhip import statistics, wire
 from nhip.language import Language, megabits, milliseconds, percent, text
 from nhip.measurement import Counters, Outcome, Sample, Summary
+from nhip.words import OUTCOME_WORDS, STAMP_WORDS, word
 
 # Documented in docs/commands.md.
 MEASURED, UNREACHABLE, COULD_NOT_MEASURE = 0, 1, 2
@@ -79,10 +80,11 @@ def table(sample: Sample, language: Language) -> str:
         rows.append((f"{_WORDS['phase'][language]} {name}", milliseconds(seconds, language)))
     for speed in wire.speeds(sample):
         rows.append((_WORDS[speed.direction][language], f"{megabits(speed.mean_bits_per_second, language)}"))
-    rows.append((_WORDS["stamps"][language], sample.timestamp_source.value))
+    rows.append((_WORDS["stamps"][language], word(STAMP_WORDS, sample.timestamp_source, language)))
     details = sorted(
         {
-            f"{singleton.outcome}{f' ({singleton.detail})' if singleton.detail else ''}"
+            word(OUTCOME_WORDS, singleton.outcome, language)
+            + (f" ({singleton.detail})" if singleton.detail else "")
             for singleton in sample.singletons
             if singleton.outcome is not Outcome.RECEIVED
         }

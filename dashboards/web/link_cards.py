@@ -8,9 +8,10 @@ from datetime import date
 
 from dashboards.web.fan_chart import RATE_UNIT, FanChart, fan_chart
 from dashboards.web.figures import Moment, day, local_day, moment, parse_day
-from dashboards.web.wording import WORDS, word
+from dashboards.web.wording import WORDS
 from nhip.language import NO_DATA, TRAFFIC_STATISTICS, Language, number, percent, rate
 from nhip.wire import LimitForecast, LinkForecast
+from nhip.words import word
 
 LIKELY = 0.5
 """From this probability on, a crossing before the lead time has passed needs attention now."""

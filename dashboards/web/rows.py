@@ -8,12 +8,9 @@ from datetime import date, datetime
 
 from dashboards.web.figures import VIETNAM, Moment, moment, percents, quantities, quantity, signed
 from dashboards.web.wording import (
-    OUTCOME_WORDS,
-    STAMP_WORDS,
     TECHNOLOGY_WORDS,
     VERDICT_WORDS,
     WORDS,
-    word,
 )
 from nhip.comparison import Comparison, Tolerance, compare_delay, compare_loss, compare_speed
 from nhip.errors import NhipError
@@ -21,6 +18,7 @@ from nhip.geography import provinces
 from nhip.language import NO_DATA, Language, milliseconds, number, percent, rate
 from nhip.measurement import Outcome
 from nhip.status import AccessRow, SeriesRow, StatusView, VerdictRow
+from nhip.words import OUTCOME_WORDS, STAMP_WORDS, word
 
 FULL_BAR = 100.0
 

@@ -18,11 +18,12 @@ from dashboards.web.figures import moment
 from dashboards.web.headline import headline
 from dashboards.web.link_cards import link_cells
 from dashboards.web.rows import access_cells, series_cells, verdict_cells
-from dashboards.web.wording import MARK_WORDS, METHOD_WORDS, WORDS, word, words
+from dashboards.web.wording import MARK_WORDS, METHOD_WORDS, WORDS, words
 from nhip.comparison import LAB_TOLERANCE, Tolerance
 from nhip.errors import UnknownNameError
 from nhip.language import Language, milliseconds, number, percent
 from nhip.status import StatusView
+from nhip.words import word
 
 if TYPE_CHECKING:
     from jinja2 import Environment

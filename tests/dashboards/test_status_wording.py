@@ -7,16 +7,14 @@ import pytest
 
 from dashboards.web.status import TEMPLATES
 from dashboards.web.wording import (
-    OUTCOME_WORDS,
-    STAMP_WORDS,
     TABLES,
     TECHNOLOGY_WORDS,
     VERDICT_WORDS,
     WORDS,
-    word,
 )
 from nhip.language import Language, Text
 from nhip.measurement import Outcome, StampSource, Technology
+from nhip.words import OUTCOME_WORDS, STAMP_WORDS, word
 
 ALL = [
     pytest.param(both, id=f"{table}.{key}") for table, found in TABLES.items() for key, both in found.items()
