@@ -213,7 +213,7 @@ _METRICS = (
     _metric("nhip_server_transfers_total", _C, "transfers", ("direction",),
             "File transfers begun, by direction as the subscriber sees it.",
             "Số lượt truyền tệp đã bắt đầu, theo chiều nhìn từ thuê bao."),
-    _metric("nhip_server_transfers_busy_total", _C, "transfers", (),
+    _metric("nhip_server_transfers_refused_total", _C, "transfers", (),
             "Connections and transfers told that the server is busy.",
             "Số kết nối và lượt truyền bị báo máy chủ bận."),
     _metric("nhip_server_payload_bytes_total", _C, "bytes", ("direction",),

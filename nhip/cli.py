@@ -199,7 +199,7 @@ def server(path: Path | None) -> None:
             )
         if config.dns is not None:
             beside.append(DnsResponder(config.dns, clock))
-        run(config.file_transfer, beside=beside)
+        run(config.file_transfer, beside=beside, metrics=config.metrics)
 
 
 # Keeping and judging

@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """The far end said no: TCP reset on connect, ICMP port unreachable."""
     UNREACHABLE = "unreachable"
-    """A router or this host said there is no way there (ICMP unreachable, no route)."""
+    """A router said there is no way there (ICMP unreachable). No route on this host is an error instead."""
     RESET = "reset"
     """An established connection was broken by the far end."""
     REJECTED = "rejected"

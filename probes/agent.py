@@ -13,10 +13,13 @@ logged with its remedy and counted, and the collector sees the count with the ne
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import logging
+import os
 import random
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -26,12 +29,22 @@ from nhip.errors import NhipError, ShipError, StoreError
 from nhip.measurement import Access, Target
 from nhip.statistics import NANOSECONDS_PER_SECOND
 from probes.agent_config import AgentConfig, TaskSection, settings
+from probes.agent_metrics import agent_readings
 from probes.api import Probe, ProbeContext
+from probes.delivery import Delivery
 from probes.gate import Gate
+from probes.metrics import MetricsPage, Reading
 from probes.network import HostNetwork
 from probes.registry import PROBES
 from probes.schedule import Timetable
-from probes.ship import Shipper, read_key, retry_seconds
+from probes.ship import (
+    FIRST_RETRY_OF_A_STRANGER_SECONDS,
+    FIRST_RETRY_SECONDS,
+    Shipper,
+    StrangerError,
+    read_key,
+    retry_seconds,
+)
 from probes.spool import Spool
 
 log = logging.getLogger("nhip.probe")
@@ -78,6 +91,8 @@ class Agent:
         self._threads: list[threading.Thread] = []
         self._pool: ThreadPoolExecutor | None = None
         self._tasks: list[_Task] = []
+        self._wake: int | None = None
+        self._metrics = MetricsPage(config.metrics, self.readings) if config.metrics else None
 
     def start(self) -> None:
         """Open the spool and start measuring; NhipError when the configuration cannot be carried out."""
@@ -86,8 +101,16 @@ class Agent:
         if self._spool.quarantined:
             log.warning("damaged spool put aside as %s; a new one was begun", self._spool.quarantined)
         self._tasks = [self._task(section) for section in self._config.task]
+        if self._metrics is not None:
+            self._metrics.start()
+        self._say_start()
         self._pool = ThreadPoolExecutor(MOST_TESTS_AT_ONCE, thread_name_prefix="test")
-        for name, loop in (("schedule", self._run_schedule), ("ship", lambda: self._run_shipping(key))):
+        woken, self._wake = os.pipe()
+        for name, loop in (
+            ("stop", lambda: self._run_stop(woken)),
+            ("schedule", self._run_schedule),
+            ("ship", lambda: self._run_shipping(key)),
+        ):
             thread = threading.Thread(target=loop, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -97,11 +120,20 @@ class Agent:
         self._stop.wait(timeout_seconds)
 
     def stop(self) -> None:
-        """Tell every test and loop to end; returns at once, safe in a signal handler."""
-        self._stop.set()
+        """Tell every test and loop to end; returns at once and takes no lock, so safe in a signal handler.
+
+        `threading.Event.set` takes a lock, which the main thread may hold at the moment a signal interrupts
+        it; a thread that waits at a pipe sets the event instead.
+        """
+        if self._wake is None:
+            self._stop.set()  # nothing runs yet or any more
+            return
+        with contextlib.suppress(OSError):
+            os.write(self._wake, b"x")
 
     def close(self) -> None:
         """Stop, wait for what runs, try once more to deliver; what was not taken stays on disk."""
+        ran = bool(self._threads)
         self.stop()
         for thread in self._threads:
             if thread.name == "schedule":  # it must not hand a test to a pool that is shut
@@ -113,6 +145,13 @@ class Agent:
             thread.join()
         self._threads.clear()
         self._pool = None
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            os.close(wake)
+        if self._metrics is not None:
+            self._metrics.close()
+        if ran:
+            self._say_end()
         self._spool.close()
 
     def status(self) -> wire.AgentStatus:
@@ -134,6 +173,46 @@ class Agent:
                 ship_failures_total=self._counts.ship_failures,
                 schedule_lag_seconds_max=self._counts.lag_seconds_max,
             )
+
+    def readings(self) -> Iterator[Reading]:
+        """What the agent's own metrics page shows."""
+        return agent_readings(self._config.probe_id, self._config.access, self.status())
+
+    def _say_start(self) -> None:
+        with self._spool_lock:
+            spool = self._spool.state()
+        log.info(
+            "agent started: probe %s, %d tasks (%s), targets %s, collector %s, spool %s with %d records, "
+            "%d dropped and %d put aside so far%s",
+            self._config.probe_id,
+            len(self._tasks),
+            ", ".join(sorted({task.section.kind for task in self._tasks})),
+            ", ".join(f"{target.id} ({target.host})" for target in self._config.target),
+            self._config.collector.url,
+            self._config.spool.path,
+            spool.records,
+            spool.dropped_total,
+            spool.refused_total,
+            f", metrics on port {self._metrics.port}" if self._metrics else "",
+        )
+
+    def _say_end(self) -> None:
+        try:
+            left = f"{self.status().spool_records} records left in the spool"
+        except StoreError as error:
+            left = f"what is left in the spool is unknown: {error}"
+        log.info(
+            "agent stopped: probe %s, %d tests, %d failed to run, %s",
+            self._config.probe_id,
+            self._counts.tests,
+            self._counts.failed_to_run,
+            left,
+        )
+
+    def _run_stop(self, woken: int) -> None:
+        os.read(woken, 1)
+        os.close(woken)
+        self._stop.set()
 
     # Measuring
 
@@ -230,12 +309,21 @@ class Agent:
         shipper = Shipper(
             collector.url, key, timeout_seconds=collector.timeout_seconds, ca_file=collector.ca_file
         )
+        delivery = Delivery(
+            probe_id=self._config.probe_id,
+            spool=self._spool,
+            lock=self._spool_lock,
+            shipper=shipper,
+            status=self.status,
+            most_records=collector.batch_records,
+            most_octets=collector.batch_octets,
+        )
         failures = 0
         try:
             while True:
                 last = self._tests_over.is_set()
                 try:
-                    drained = self._ship_one(shipper)
+                    drained = self._ship_one(delivery)
                     failures = 0
                     pause = collector.interval_seconds if drained else 0.0
                     last = last and drained
@@ -243,7 +331,13 @@ class Agent:
                     failures += 1
                     with self._counts.lock:
                         self._counts.ship_failures += 1
-                    pause = retry_seconds(failures, self._rng, error.retry_after_seconds)
+                    stranger = isinstance(error, StrangerError)
+                    pause = retry_seconds(
+                        failures,
+                        self._rng,
+                        error.retry_after_seconds,
+                        first_seconds=FIRST_RETRY_OF_A_STRANGER_SECONDS if stranger else FIRST_RETRY_SECONDS,
+                    )
                     log.warning("delivery failed, next try in %.1f s: %s", pause, error)
                 except StoreError as error:
                     failures += 1
@@ -262,21 +356,10 @@ class Agent:
         finally:
             shipper.close()
 
-    def _ship_one(self, shipper: Shipper) -> bool:
-        """Deliver one batch, even an empty one as a sign of life; True when nothing more waits."""
-        collector = self._config.collector
-        with self._spool_lock:
-            spooled = self._spool.oldest(collector.batch_records, collector.batch_octets)
-        bodies = spooled.bodies if spooled else ()
-        status = self.status()
-        acknowledgement = shipper.deliver(wire.encode_batch(self._config.probe_id, bodies, status))
+    def _ship_one(self, delivery: Delivery) -> bool:
+        """Deliver one batch; True when nothing more waits. The lag it told is forgotten."""
+        drained, status = delivery.deliver_one()
         with self._counts.lock:
-            if self._counts.lag_seconds_max == status.schedule_lag_seconds_max:
+            if status is not None and self._counts.lag_seconds_max == status.schedule_lag_seconds_max:
                 self._counts.lag_seconds_max = None
-        for rejection in acknowledgement.rejected:
-            log.warning("the collector put record %d aside: %s", rejection.position, rejection.reason)
-        if spooled is None:
-            return True
-        with self._spool_lock:
-            self._spool.remove_through(spooled.through)
-            return self._spool.oldest(1, 1) is None
+        return drained

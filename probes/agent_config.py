@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,9 +13,15 @@ from msgspec import Meta
 
 from nhip.config import convert
 from nhip.errors import ConfigError, UnknownNameError
+from nhip.geography import provinces
 from nhip.measurement import Environment, TargetClass, Technology
 from nhip.wire import Identifier
+from probes.metrics import MetricsSection
+from probes.network import is_host
 from probes.registry import PROBES
+
+# A collector unpacks at most 16 MiB unless it was told otherwise; the batch's own keys need a little of it.
+_LARGEST_BATCH_OCTETS = 16 * 1024 * 1024 - 65_536
 
 
 class Arrival(StrEnum):
@@ -51,8 +58,8 @@ class CollectorSection(Section, frozen=True, kw_only=True):
     interval_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
     """How often what is spooled is delivered, and how often the probe reports itself alive."""
     batch_records: Annotated[int, Meta(ge=1, le=10_000)] = 500
-    batch_octets: Annotated[int, Meta(ge=65_536, le=64 * 1024 * 1024)] = 2 * 1024 * 1024
-    """Before compression; one larger record still goes, alone."""
+    batch_octets: Annotated[int, Meta(ge=65_536, le=_LARGEST_BATCH_OCTETS)] = 2 * 1024 * 1024
+    """Before compression, and below what a collector takes; one larger record still goes, alone."""
     timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 20.0
 
     def __post_init__(self) -> None:
@@ -68,7 +75,8 @@ class SpoolSection(Section, frozen=True, kw_only=True):
     """Where records wait until the collector has them."""
 
     path: Path
-    maximum_octets: Annotated[int, Meta(ge=65_536)] = 64 * 1024 * 1024
+    maximum_octets: Annotated[int, Meta(ge=65_536)] = 128 * 1024 * 1024
+    """Of packed records, about 3 500 to the MiB: more than four days at one test a second."""
 
 
 class NetworkSection(Section, frozen=True, kw_only=True):
@@ -113,13 +121,27 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     collector: CollectorSection
     spool: SpoolSection
     network: NetworkSection = NetworkSection()
+    metrics: MetricsSection | None = None
+    """A page about the agent itself; none without this table."""
     target: Annotated[list[TargetSection], Meta(min_length=1)]
     task: Annotated[list[TaskSection], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
-        known = {target.id for target in self.target}
+        known = {target.id: target for target in self.target}
         if len(known) < len(self.target):
             raise ConfigError("target: two targets share an id", remedy="give each target its own id")
+        try:
+            provinces().on(self.access.province, datetime.date.today())
+        except UnknownNameError as error:
+            raise ConfigError(
+                f"access.province: {self.access.province!r}: is no province code today", remedy=error.remedy
+            ) from error
+        for position, target in enumerate(self.target):
+            if not is_host(target.host):
+                raise ConfigError(
+                    f"target[{position}].host: {target.host!r}: is neither a name nor an address",
+                    remedy="write a host name, an IPv4 address or an IPv6 address without brackets",
+                )
         for position, task in enumerate(self.task):
             where = f"task[{position}]"
             if task.target not in known:
@@ -132,6 +154,12 @@ class AgentConfig(Section, frozen=True, kw_only=True):
             except UnknownNameError as error:
                 raise ConfigError(f"{where}.kind: {error.what}", remedy=error.remedy) from error
             settings(task, where)
+            port = known[task.target].port
+            if port is not None and not PROBES.load(task.kind).has_port:
+                raise ConfigError(
+                    f"{where}.target: {task.target!r}: has port {port}, and {task.kind} knows no ports",
+                    remedy="name a target without a port",
+                )
 
 
 def settings(task: TaskSection, where: str) -> Any:

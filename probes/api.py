@@ -59,5 +59,7 @@ class ProbeType(Protocol):
     the names used where a kind has such a knob."""
     exclusive: ClassVar[bool]
     """True for a heavy test: no other test of this host runs beside it."""
+    has_port: ClassVar[bool]
+    """False for a kind whose packets carry no port; a target's port is then refused, not ignored."""
 
     def __call__(self, config: Any, /) -> Probe: ...

@@ -16,7 +16,6 @@ that repeat them (draft-vixie-dnsext-dns0x20), which some resolvers do not.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import select
 import socket
@@ -30,8 +29,10 @@ from nhip.errors import ConfigError
 from nhip.measurement import Method, Outcome, Sample, Singleton, Stamp, Target, TypeP
 from nhip.statistics import NANOSECONDS_PER_SECOND, worst_source
 from probes.api import LONGEST_PAUSE_SECONDS, ProbeContext
-from probes.network import Address, errno_name, outcome_of
+from probes.icmp_errors import queued_errors, report_errors
+from probes.network import Address, errno_name, notes_on_name, outcome_of
 from probes.timestamping import Datagram, ReceiveClock
+from probes.way import WayWatch
 
 if TYPE_CHECKING:
     import dns.message
@@ -45,8 +46,6 @@ _QUIET_FACTOR = 3
 _MOST_OPEN_QUESTIONS = 500
 _LONGEST_ANSWER_OCTETS = 65_535
 _NAME_PATTERN = r"^(?=.{1,253}\.?$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?)+$"
-# Not in the socket module of Python 3.11: linux/in.h and linux/in6.h.
-_IP_RECVERR, _IPV6_RECVERR = 11, 25
 
 
 class DnsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +74,7 @@ class Dns:
     method: ClassVar = Method("dns_udp", "1")
     Config: ClassVar = DnsConfig
     exclusive: ClassVar = False
+    has_port: ClassVar = True
 
     def __init__(self, config: DnsConfig) -> None:
         self.config = config
@@ -87,12 +87,14 @@ class Dns:
             target.host, port, timeout_seconds=self.config.loss_threshold_seconds
         )
         inquiry = _Inquiry(self.config, address, context)
+        if address is not None:
+            inquiry.way.check(address)
         try:
             inquiry.ask_all()
         finally:
             inquiry.close()
         singletons = inquiry.singletons()
-        return Sample(
+        sample = Sample(
             kind=self.kind,
             method=self.method,
             target=target,
@@ -120,8 +122,12 @@ class Dns:
                 "record_type": self.config.record_type,
                 "mixed_case": self.config.mixed_case,
             },
-            notes=(f"{inquiry.foreign} foreign answers ignored",) if inquiry.foreign else (),
+            notes=(
+                *((f"{inquiry.foreign} foreign answers ignored",) if inquiry.foreign else ()),
+                *notes_on_name(context.network, target.host),
+            ),
         )
+        return inquiry.way.confirmed(sample)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,6 +148,7 @@ class _Inquiry:
         self.octets_sent = 0
         self.octets_received = 0
         self.foreign = 0
+        self.way = WayWatch(context.network)
         self._config = config
         self._address = address
         self._context = context
@@ -188,17 +195,15 @@ class _Inquiry:
             self._receive_clock.enable(sock)
             # The socket stays unconnected, so that an answer from a wrong address is seen and counted;
             # this option then still brings the ICMP errors about what it sent.
-            if address.family is socket.AF_INET:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            report_errors(sock)
             query = _query(self._config)
             octets = query.to_wire()
             sent = self._context.now()
             sock.sendto(octets, address.sockaddr)
         except OSError as error:
             sock.close()
-            self._settle(sequence, outcome_of(error), detail=errno_name(error))
+            outcome = self.way.failed(outcome_of(error), address)
+            self._settle(sequence, outcome, detail=errno_name(error))
             return
         self.octets_sent += len(octets)
         self._open[sock.fileno()] = _Question(sequence=sequence, sock=sock, query=query, sent=sent)
@@ -339,7 +344,5 @@ def _same_question(query: dns.message.Message, answer: dns.message.Message, *, e
 
 
 def _drop_errors(sock: socket.socket) -> None:
-    """Empty the socket's error queue; what is left in it would wake every later poll."""
-    with contextlib.suppress(OSError):
-        while True:
-            sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)
+    for _error in queued_errors(sock):
+        pass  # what they stand for came with the read; a question's socket has sent nothing else

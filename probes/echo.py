@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,14 +27,11 @@ from typing import Protocol
 from nhip.measurement import Outcome, Singleton, Stamp
 from nhip.statistics import NANOSECONDS_PER_SECOND
 from probes.api import LONGEST_PAUSE_SECONDS, ProbeContext
+from probes.icmp_errors import queued_errors, report_errors
 from probes.network import Address, errno_name, outcome_of
 from probes.timestamping import Datagram, ReceiveClock
+from probes.way import WayWatch
 
-# linux/in.h and linux/in6.h; missing from Python 3.11's socket module.
-_IP_RECVERR = 11
-_IPV6_RECVERR = 25
-_EXTENDED_ERROR = struct.Struct("@IBBBxII")  # struct sock_extended_err, linux/errqueue.h
-_ORIGIN_ICMP, _ORIGIN_ICMP6 = 2, 3
 _RECEIVE_OCTETS = 65_536
 # After the last answer, how many times the longest delay seen to wait for duplicates of it.
 _DUPLICATE_WAIT_FACTOR = 2
@@ -162,12 +158,13 @@ def exchange(
     """Send one request at each of `offsets_ns` from now and hear answers until all are settled.
 
     The end comes when every request is answered, plus time for a duplicate, or one threshold after the
-    last request. CannotMeasureError when the interface under the socket is gone.
+    last request. CannotMeasureError when the interface under the socket or the route is gone.
     """
+    way = WayWatch(context.network)
     ledger = Ledger(round(loss_threshold_seconds * NANOSECONDS_PER_SECOND))
     receive_clock = ReceiveClock(context.clock)
     receive_clock.enable(sock)
-    _report_errors(sock)
+    report_errors(sock)
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     begin_ns = context.clock.mono_ns()
@@ -182,7 +179,7 @@ def exchange(
         if sent_count < len(offsets_ns):
             until_ns = begin_ns + offsets_ns[sent_count]
             if now_ns >= until_ns:
-                octets_sent += _send(sock, address, protocol, sent_count, ledger, context)
+                octets_sent += _send(sock, address, protocol, sent_count, ledger, context, way)
                 sent_count += 1
                 last_activity_ns = context.clock.mono_ns()
                 continue
@@ -212,6 +209,7 @@ def _send(
     sequence: int,
     ledger: Ledger,
     context: ProbeContext,
+    way: WayWatch,
 ) -> int:
     """Send one request; an error waiting from an earlier one is drained and the request tried once more."""
     for attempt in (1, 2):
@@ -223,11 +221,11 @@ def _send(
         try:
             sock.sendto(request, address.sockaddr)
         except OSError as error:
-            if attempt == 1 and _drain_errors(sock, protocol, ledger):
+            if _drain_errors(sock, protocol, ledger) and attempt == 1:
                 continue
             # Too big for this host to send is not too big for a router on the way.
             too_big = error.errno == errno.EMSGSIZE
-            outcome = Outcome.NOT_SENT if too_big else outcome_of(error)
+            outcome = Outcome.NOT_SENT if too_big else way.failed(outcome_of(error), address)
             ledger.failed(sequence, outcome, errno_name(error))
             return 0
         ledger.sent(sequence, stamp)
@@ -264,31 +262,12 @@ def _receive(
         ledger.answered(answer, datagram.stamp)
 
 
-def _report_errors(sock: socket.socket) -> None:
-    if sock.family is socket.AF_INET:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
-    else:
-        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-
-
 def _drain_errors(sock: socket.socket, protocol: EchoProtocol, ledger: Ledger) -> bool:
     """Settle the requests that ICMP errors quote; True when there was any error."""
     found = False
-    while True:
-        try:
-            quoted, ancillary, _flags, _address = sock.recvmsg(_RECEIVE_OCTETS, 512, socket.MSG_ERRQUEUE)
-        except OSError:
-            return found
+    for queued in queued_errors(sock):
         found = True
-        sequence = protocol.quoted(quoted)
-        for level, kind, value in ancillary:
-            if sequence is None or (level, kind) not in _ERROR_MESSAGES:
-                continue
-            number, origin, icmp_type, icmp_code, _info, _data = _EXTENDED_ERROR.unpack_from(value)
-            detail = errno_name(OSError(number, ""))
-            if origin in (_ORIGIN_ICMP, _ORIGIN_ICMP6):
-                detail = f"ICMP type {icmp_type} code {icmp_code}"
-            ledger.failed(sequence, outcome_of(OSError(number, "")), detail)
-
-
-_ERROR_MESSAGES = frozenset({(socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)})
+        sequence = protocol.quoted(queued.quoted)
+        if sequence is not None:
+            ledger.failed(sequence, outcome_of(queued.error), queued.detail)
+    return found

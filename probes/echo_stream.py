@@ -14,8 +14,9 @@ from nhip.measurement import Method, Outcome, Sample, Singleton, Target, TypeP
 from nhip.statistics import worst_source
 from probes.api import ProbeContext
 from probes.echo import EchoProtocol, exchange
-from probes.network import Address
+from probes.network import Address, notes_on_name
 from probes.pacing import Spacing, offsets_ns
+from probes.way import WayWatch
 
 
 class EchoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +43,8 @@ def measure_echo(
     """Resolve, open, exchange, and put the result into a sample of `kind`.
 
     `open_session` gives the socket and the packets for an address; the socket is closed here.
-    CannotMeasureError comes through from it when this host may not open such a socket.
+    CannotMeasureError comes through from it when this host may not open such a socket, and is raised when
+    this host has no way to the target or lost it during the test.
     """
     started, clock = context.now(), clock_state()
     address = context.network.resolve(target.host, port, timeout_seconds=config.loss_threshold_seconds)
@@ -50,7 +52,9 @@ def measure_echo(
         Singleton(sequence=sequence, outcome=Outcome.NOT_RESOLVED) for sequence in range(config.count)
     )
     octets_sent = octets_received = foreign = 0
+    way = WayWatch(context.network)
     if address is not None:
+        way.check(address)
         sock, session = open_session(address)
         with sock:
             mark(sock, config.dscp)
@@ -64,7 +68,7 @@ def measure_echo(
             )
         singletons, foreign = result.singletons, result.foreign
         octets_sent, octets_received = result.octets_sent, result.octets_received
-    return Sample(
+    sample = Sample(
         kind=kind,
         method=method,
         target=target,
@@ -85,8 +89,12 @@ def measure_echo(
             "interval_seconds": config.interval_seconds,
             "spacing": config.spacing.value,
         },
-        notes=(f"{foreign} foreign answers ignored",) if foreign else (),
+        notes=(
+            *((f"{foreign} foreign answers ignored",) if foreign else ()),
+            *notes_on_name(context.network, target.host),
+        ),
     )
+    return way.confirmed(sample)
 
 
 def mark(sock: socket.socket, dscp: int) -> None:

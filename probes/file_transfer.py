@@ -12,8 +12,9 @@ QCVN 34 has it; slow start is part of it and nothing is taken off or added.
   taken for what arrived: a socket buffer swallows megabytes in no time.
 
 Connecting and the TLS handshake come before either time and are phases of their own. A file that ends early
-is ``truncated`` and has no speed; a server at its declared capacity (HTTP 429 or 503) is ``busy``, which
-says nothing about the network; octets or times that cannot be true are ``corrupt``.
+is ``truncated`` and has no speed; a server at its declared capacity (HTTP 429 or 503 with the measurement
+server's own format field) is ``busy``, which says nothing about the network; another status, or those from
+anybody else, is ``rejected``; octets or times that cannot be true are ``corrupt``.
 
 Settings: ``direction`` (down, up, both), ``count``, ``interval_seconds`` between starts; the file's size
 either as ``size_octets`` or as ``duration_seconds`` at ``expected_bits_per_second`` (name the highest speed
@@ -49,8 +50,9 @@ from nhip.measurement import (
 from nhip.statistics import NANOSECONDS_PER_SECOND, worst_source
 from probes.api import ProbeContext
 from probes.http1 import Exchange, Head, host_field
-from probes.network import Address
+from probes.network import Address, notes_on_name
 from probes.payload import pieces
+from probes.phases import end_phase
 from probes.stream import Stream, StreamError
 from probes.tcp_info import TcpInfo
 from probes.tls import client_context
@@ -62,6 +64,7 @@ from probes.transfer_protocol import (
     FORMAT_FIELD,
     Receipt,
 )
+from probes.way import WayWatch
 
 _BUFFER_OCTETS = 262_144
 _LONGEST_RECEIPT_OCTETS = 4_096
@@ -135,6 +138,7 @@ class FileTransfer:
     method: ClassVar = Method("file_transfer", "1")
     Config: ClassVar = FileTransferConfig
     exclusive: ClassVar = True
+    has_port: ClassVar = True
 
     def __init__(self, config: FileTransferConfig) -> None:
         self.config = config
@@ -145,6 +149,9 @@ class FileTransfer:
         port = target.port or DEFAULT_PORT
         address = context.network.resolve(target.host, port, timeout_seconds=config.loss_threshold_seconds)
         tls = client_context(config.ca_file, verify=config.verify_certificate) if config.tls else None
+        way = WayWatch(context.network)
+        if address is not None:
+            way.check(address)
         begin_ns = context.clock.mono_ns()  # a slow name server must not push the first attempts together
         singletons, attempts = [], []
         for sequence, direction in enumerate(config.directions):
@@ -156,8 +163,8 @@ class FileTransfer:
             else:
                 progress = _Progress(direction)
                 attempts.append(progress)
-                singletons.append(self._attempt(sequence, target, address, tls, context, progress))
-        return Sample(
+                singletons.append(self._attempt(sequence, target, address, tls, context, progress, way))
+        sample = Sample(
             kind=self.kind,
             method=self.method,
             target=target,
@@ -178,8 +185,9 @@ class FileTransfer:
             octets_sent=sum(progress.octets_sent for progress in attempts),
             octets_received=sum(progress.octets_received for progress in attempts),
             parameters=self._parameters(attempts),
-            notes=self._notes(attempts),
+            notes=(*self._notes(attempts), *notes_on_name(context.network, target.host)),
         )
+        return way.confirmed(sample)
 
     def _parameters(self, attempts: list[_Progress]) -> dict[str, str | int | float | bool]:
         found: dict[str, str | int | float | bool] = {
@@ -225,6 +233,7 @@ class FileTransfer:
         tls: ssl.SSLContext | None,
         context: ProbeContext,
         progress: _Progress,
+        way: WayWatch,
     ) -> Singleton:
         """One transfer with everything that can break it off turned into an outcome."""
         detail = ""
@@ -234,6 +243,8 @@ class FileTransfer:
             outcome, detail = error.outcome, error.detail
             if outcome is Outcome.LOST and progress.octets:
                 outcome = Outcome.TRUNCATED
+            if outcome is Outcome.UNREACHABLE:
+                way.failed(outcome, address)
         transfer = None
         if progress.duration_ns is not None:
             transfer = Transfer(
@@ -270,10 +281,10 @@ class FileTransfer:
         with stream:
             try:
                 stream.connect(address)
-                begun_ns = _end_phase(progress, "tcp", begun_ns, context)
+                begun_ns = end_phase(progress.phases, "tcp", begun_ns, context.clock)
                 if tls is not None:
                     stream.start_tls(tls, server_name=self.config.server_name or target.host)
-                    _end_phase(progress, "tls", begun_ns, context)
+                    end_phase(progress.phases, "tls", begun_ns, context.clock)
                 host = host_field(target.host, target.port or DEFAULT_PORT, 443 if self.config.tls else 80)
                 if progress.direction is Direction.DOWN:
                     self._download(stream, host, context, progress)
@@ -308,7 +319,7 @@ class FileTransfer:
             if progress.octets:
                 progress.received = context.now()
                 progress.duration_ns = progress.received.mono_ns - progress.sent.mono_ns
-        _end_phase(progress, "transfer", begun_ns, context)
+        end_phase(progress.phases, "transfer", begun_ns, context.clock)
 
     def _upload(self, stream: Stream, host: str, context: ProbeContext, progress: _Progress) -> None:
         exchange = Exchange(stream, context.clock)
@@ -329,7 +340,7 @@ class FileTransfer:
         except (msgspec.MsgspecError, ValueError) as error:
             raise StreamError(Outcome.CORRUPT, "no receipt in the answer") from error
         elapsed_ns = received.mono_ns - progress.sent.mono_ns
-        _end_phase(progress, "transfer", progress.sent.mono_ns, context)
+        end_phase(progress.phases, "transfer", progress.sent.mono_ns, context.clock)
         if receipt.octets > length or not _possible(receipt.duration_ns, elapsed_ns):
             raise StreamError(
                 Outcome.CORRUPT,
@@ -342,7 +353,9 @@ class FileTransfer:
 
     def _accept(self, head: Head, progress: _Progress, *, announced: int | None) -> None:
         """Return when the answer is one of a measurement server that serves; StreamError otherwise."""
-        if head.status in _BUSY:
+        # Only the measurement server itself may take a transfer out of the figures; anybody on the way
+        # could otherwise remove what it slows down by answering 503.
+        if head.status in _BUSY and head.fields.get(FORMAT_FIELD) == FORMAT:
             raise StreamError(Outcome.BUSY, f"HTTP {head.status}")
         if head.status != 200:
             raise StreamError(Outcome.REJECTED, f"HTTP {head.status}")
@@ -375,10 +388,3 @@ class FileTransfer:
 def _possible(server_duration_ns: int, elapsed_ns: int) -> bool:
     """False for a time the server cannot have taken: it saw less of the exchange than this host did."""
     return 0 < server_duration_ns <= elapsed_ns * (1 + _CLOCK_TOLERANCE_PARTS) + _CLOCK_TOLERANCE_NS
-
-
-def _end_phase(progress: _Progress, name: str, begun_ns: int, context: ProbeContext) -> int:
-    """Note how long a phase took; returns the end of it, which is the beginning of the next."""
-    ended_ns = context.clock.mono_ns()
-    progress.phases.append(Phase(name, ended_ns - begun_ns))
-    return ended_ns

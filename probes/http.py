@@ -40,9 +40,11 @@ from nhip.measurement import (
 from nhip.statistics import NANOSECONDS_PER_SECOND, worst_source
 from probes.api import ProbeContext
 from probes.http1 import Exchange, Head, host_field
-from probes.network import Address
+from probes.network import Address, notes_on_name
+from probes.phases import end_phase
 from probes.stream import Stream, StreamError
 from probes.tls import client_context
+from probes.way import WayWatch
 
 DEFAULT_PORT, DEFAULT_TLS_PORT = 80, 443
 
@@ -84,6 +86,7 @@ class Http:
     method: ClassVar = Method("http1", "1")
     Config: ClassVar = HttpConfig
     exclusive: ClassVar = False
+    has_port: ClassVar = True
 
     def __init__(self, config: HttpConfig) -> None:
         self.config = config
@@ -93,6 +96,7 @@ class Http:
         started, clock = context.now(), clock_state()
         port = target.port or (DEFAULT_TLS_PORT if config.tls else DEFAULT_PORT)
         tls = client_context(config.ca_file, verify=config.verify_certificate) if config.tls else None
+        way = WayWatch(context.network)
         singletons, attempts = [], []
         for sequence in range(config.count):
             due_ns = started.mono_ns + round(sequence * config.interval_seconds * NANOSECONDS_PER_SECOND)
@@ -100,10 +104,10 @@ class Http:
                 singletons.append(Singleton(sequence=sequence, outcome=Outcome.NOT_SENT, detail="cancelled"))
                 continue
             progress = _Progress()
-            singletons.append(self._attempt(sequence, target, port, tls, context, progress))
+            singletons.append(self._attempt(sequence, target, port, tls, context, progress, way))
             attempts.append(progress)
         address = next((progress.address for progress in attempts if progress.address), None)
-        return Sample(
+        sample = Sample(
             kind=self.kind,
             method=self.method,
             target=target,
@@ -131,7 +135,9 @@ class Http:
                 "tls": config.tls,
                 "verify_certificate": config.verify_certificate,
             },
+            notes=notes_on_name(context.network, target.host),
         )
+        return way.confirmed(sample)
 
     def _attempt(
         self,
@@ -141,14 +147,17 @@ class Http:
         tls: ssl.SSLContext | None,
         context: ProbeContext,
         progress: _Progress,
+        way: WayWatch,
     ) -> Singleton:
         """One whole exchange with everything that can break it off turned into an outcome."""
         try:
-            outcome, detail = self._exchange(target, port, tls, context, progress)
+            outcome, detail = self._exchange(target, port, tls, context, progress, way)
         except StreamError as error:
             outcome, detail = error.outcome, error.detail
             if outcome is Outcome.LOST and progress.received is not None:
                 outcome = Outcome.TRUNCATED
+            if outcome is Outcome.UNREACHABLE and progress.address is not None:
+                way.failed(outcome, progress.address)
         return Singleton(
             sequence=sequence,
             outcome=outcome,
@@ -165,6 +174,7 @@ class Http:
         tls: ssl.SSLContext | None,
         context: ProbeContext,
         progress: _Progress,
+        way: WayWatch,
     ) -> tuple[Outcome, str]:
         config = self.config
         begun_ns = context.clock.mono_ns()
@@ -174,7 +184,8 @@ class Http:
             return Outcome.NOT_RESOLVED, ""
         progress.address = address
         if not _is_address(target.host):
-            begun_ns = _end_phase(progress, "dns", begun_ns, context)
+            begun_ns = end_phase(progress.phases, "dns", begun_ns, context.clock)
+        way.check(address)
         stream = Stream(
             context.network.tcp(address.family),
             clock=context.clock,
@@ -185,10 +196,10 @@ class Http:
             try:
                 begun_ns = context.clock.mono_ns()
                 stream.connect(address)
-                begun_ns = _end_phase(progress, "tcp", begun_ns, context)
+                begun_ns = end_phase(progress.phases, "tcp", begun_ns, context.clock)
                 if tls is not None:
                     stream.start_tls(tls, server_name=config.server_name or target.host)
-                    _end_phase(progress, "tls", begun_ns, context)
+                    end_phase(progress.phases, "tls", begun_ns, context.clock)
                 return self._ask(target, port, stream, context, progress)
             finally:
                 progress.octets_sent = stream.octets_sent
@@ -224,18 +235,11 @@ class Http:
             if octets > config.max_body_octets:
                 return Outcome.RECEIVED, f"{detail}, body longer than {config.max_body_octets} octets"
         if exchange.first_octet_ns is not None:
-            _end_phase(progress, "transfer", exchange.first_octet_ns, context)
+            end_phase(progress.phases, "transfer", exchange.first_octet_ns, context.clock)
         return Outcome.RECEIVED, detail
 
     def _expected(self, status: int) -> bool:
         return status in self.config.expected_status if self.config.expected_status else 200 <= status < 400
-
-
-def _end_phase(progress: _Progress, name: str, begun_ns: int, context: ProbeContext) -> int:
-    """Note how long a phase took; returns the end of it, which is the beginning of the next."""
-    ended_ns = context.clock.mono_ns()
-    progress.phases.append(Phase(name, ended_ns - begun_ns))
-    return ended_ns
 
 
 def _status_detail(head: Head) -> str:

@@ -42,6 +42,7 @@ class Icmp:
     method: ClassVar = Method("icmp_echo", "1")
     Config: ClassVar = IcmpConfig
     exclusive: ClassVar = False
+    has_port: ClassVar = False
 
     def __init__(self, config: IcmpConfig) -> None:
         self.config = config

@@ -13,15 +13,17 @@ from __future__ import annotations
 import select
 import socket
 import threading
-from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from nhip.clock import Clock, clock_state
 from nhip.errors import CannotMeasureError, WireError
 from nhip.statistics import NANOSECONDS_PER_SECOND
+from probes.metrics import Reading
 from probes.packets import stamp
 from probes.timestamping import ReceiveClock
+from probes.token_bucket import TokenBuckets
 
 # Jumbo frames and a little more; a longer datagram is answered with no more than it had.
 _LARGEST_OCTETS = 9_216
@@ -50,8 +52,9 @@ class Reflector:
 
     def __init__(self, host: str, port: int, *, clock: Clock, packets_per_second: float = 2_000.0) -> None:
         self._host, self._port = host, port
+        self._packets_per_second = packets_per_second
         self._clock = clock
-        self._buckets = _TokenBuckets(packets_per_second, burst=packets_per_second)
+        self._buckets = TokenBuckets(packets_per_second, most_clients=_CLIENTS_REMEMBERED)
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._stop: tuple[socket.socket, socket.socket] | None = None
@@ -60,12 +63,26 @@ class Reflector:
         self.counters = ReflectorCounters()
 
     @property
+    def description(self) -> str:
+        """What it is, for the log: addresses and limits."""
+        host, port = self.address
+        return f"STAMP reflector on {host} port {port}, {self._packets_per_second:g} packets/s to one client"
+
+    @property
     def address(self) -> tuple[str, int]:
         """Host and port really bound, once started."""
         if self._socket is None:
             raise CannotMeasureError("the reflector is not started", remedy="call start first")
         name = self._socket.getsockname()
         return str(name[0]), int(name[1])
+
+    def readings(self) -> Iterator[Reading]:
+        """What the server's metrics page shows of it."""
+        counters = self.counters
+        yield Reading("nhip_reflector_packets_received_total", counters.received)
+        yield Reading("nhip_reflector_packets_reflected_total", counters.reflected)
+        for reason in ("malformed", "rate_limited", "refused_port", "already_reflected"):
+            yield Reading("nhip_reflector_packets_refused_total", getattr(counters, reason), (reason,))
 
     def start(self) -> None:
         """Bind and answer from a thread of its own; CannotMeasureError when the port cannot be had."""
@@ -162,20 +179,3 @@ class Reflector:
             )
             self._error_read_ns = now_ns
         return self._error
-
-
-class _TokenBuckets:
-    """How many packets each client may still have answered; the longest silent client is forgotten first."""
-
-    def __init__(self, per_second: float, *, burst: float) -> None:
-        self._per_second, self._burst = per_second, burst
-        self._clients: OrderedDict[str, tuple[float, int]] = OrderedDict()
-
-    def take(self, client: str, now_ns: int) -> bool:
-        tokens, then_ns = self._clients.pop(client, (self._burst, now_ns))
-        tokens = min(self._burst, tokens + (now_ns - then_ns) / NANOSECONDS_PER_SECOND * self._per_second)
-        allowed = tokens >= 1
-        self._clients[client] = (tokens - 1 if allowed else tokens, now_ns)
-        if len(self._clients) > _CLIENTS_REMEMBERED:
-            self._clients.popitem(last=False)
-        return allowed

@@ -20,10 +20,20 @@ from nhip.wire import Acknowledgement, batch_sha256
 RECORDS_PATH = "/api/v1/records"
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 300.0
+# A wrong key mends itself only through a person.
+FIRST_RETRY_OF_A_STRANGER_SECONDS = 10.0
 _ANSWER_OCTETS = 1 << 20
 # How a kept connection shows that the other end closed it meanwhile.
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 _KEY = re.compile(r"[!-~]+")
+
+
+class BatchRefusedError(ShipError):
+    """The collector will never take this batch: it is malformed (400) or too large (413)."""
+
+
+class StrangerError(ShipError):
+    """The collector does not let this probe deliver: key or name are wrong, or are in use (401, 403, 409)."""
 
 
 class Shipper:
@@ -39,8 +49,9 @@ class Shipper:
     def deliver(self, body: bytes) -> Acknowledgement:
         """Hand over one batch; on return the collector has it on disk.
 
-        ShipError says why not, and after how long to try again when the collector said so. Nothing
-        but the right hash counts: a captive portal's 200 is an error.
+        ShipError says why not, and after how long to try again when the collector said so;
+        BatchRefusedError and StrangerError when trying the same again is in vain. Nothing but the right
+        hash counts: a captive portal's 200 is an error.
         """
         headers = {
             "Authorization": f"Bearer {self._key}",
@@ -65,7 +76,7 @@ class Shipper:
         if response.will_close:
             self.close()
         if response.status != 200:
-            raise ShipError(
+            raise _KINDS.get(response.status, ShipError)(
                 f"{self._url} answered {response.status}: {_printable(answer.decode('utf-8', 'replace'))}",
                 remedy=_REMEDIES.get(response.status, ""),
                 retry_after_seconds=_seconds(response.headers.get("Retry-After")),
@@ -123,13 +134,19 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def retry_seconds(failures: int, rng: random.Random, asked_seconds: float | None = None) -> float:
-    """How long to wait after `failures` in a row: doubling from 1 s to 5 min, half of it random.
+def retry_seconds(
+    failures: int,
+    rng: random.Random,
+    asked_seconds: float | None = None,
+    *,
+    first_seconds: float = FIRST_RETRY_SECONDS,
+) -> float:
+    """How long to wait after `failures` in a row: doubling from `first_seconds` to 5 min, half of it random.
 
     What the collector asked for is the least, and up to half as much again is added to it: the jitter keeps
     a country of probes from coming back in the same second.
     """
-    longest = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_RETRY_SECONDS)
+    longest = min(first_seconds * 2.0 ** min(failures - 1, 20), LONGEST_RETRY_SECONDS)
     asked = asked_seconds or 0.0
     return max(asked, longest / 2) + rng.uniform(0, max(asked, longest) / 2)
 
@@ -159,9 +176,17 @@ def _checked(key: str, where: str) -> str:
     return key
 
 
+_KINDS: dict[int, type[ShipError]] = {
+    400: BatchRefusedError,
+    413: BatchRefusedError,
+    401: StrangerError,
+    403: StrangerError,
+    409: StrangerError,
+}
 _REMEDIES = {
     401: "check the probe's key",
     403: "register this probe's id with this key at the collector",
+    409: "see that no two probes share this id and key",
     413: "lower collector.batch_records",
 }
 

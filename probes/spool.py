@@ -5,10 +5,15 @@ gets the next number of this run's epoch; the collector remembers the highest nu
 which is what makes a repeated delivery harmless. Every start begins a new epoch, so that a file restored
 from a backup can never give a number twice. When the spool is full the oldest records go first and are
 counted: news of the network now is worth more than news of last week, and the gap stays visible.
+
+A record lies there packed (:mod:`probes.packing`). One that the collector refuses for good, or that the disk
+damaged, is put aside in a table of its own with the reason, so that it blocks nothing behind it.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -19,8 +24,15 @@ from pathlib import Path
 import msgspec
 
 from nhip.clock import Clock
-from nhip.errors import StoreError
+from nhip.errors import StoreError, WireError
 from nhip.wire import Record, encode_record
+from probes.packing import pack, unpack
+
+log = logging.getLogger("nhip.probe")
+
+_FILE_MODE, _FOLDER_MODE = 0o600, 0o700
+# Kept for a person to look at; the newest stay.
+MOST_REFUSED = 1_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS record (
@@ -34,6 +46,13 @@ CREATE TABLE IF NOT EXISTS meta (
     last_sequence INTEGER NOT NULL,
     octets INTEGER NOT NULL,
     dropped INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS refused (
+    number INTEGER PRIMARY KEY,
+    refused_wall_ns INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    body BLOB NOT NULL
 ) STRICT;
 """
 
@@ -52,8 +71,11 @@ class SpoolState:
 
     records: int
     octets: int
+    """As they lie on the disk, packed."""
     oldest_age_seconds: float | None
     dropped_total: int
+    refused_total: int
+    """Records ever put aside because the collector refused them or the disk damaged them."""
 
 
 class Spool:
@@ -70,7 +92,7 @@ class Spool:
     def start(self) -> None:
         """Open or make the file. A damaged one is renamed, never deleted, and a new epoch begins."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
             try:
                 self._connection = self._open()
             except sqlite3.DatabaseError as error:
@@ -112,20 +134,33 @@ class Spool:
 
     def oldest(self, maximum_records: int, maximum_octets: int) -> Spooled | None:
         """The oldest records within both limits, at least one, or `None` when nothing waits."""
-        through, octets = 0, 0
-        bodies: list[bytes] = []
-        with self._explained():
-            rows = self._require().execute(
-                "SELECT sequence, body FROM record ORDER BY sequence LIMIT ?", (maximum_records,)
-            )
-            for sequence, body in rows:
-                octets += len(body)
-                if bodies and octets > maximum_octets:
-                    break
-                through = sequence
-                bodies.append(body)
-            rows.close()
-        return Spooled(through, tuple(bodies)) if bodies else None
+        connection = self._require()
+        while True:
+            through, octets = 0, 0
+            bodies: list[bytes] = []
+            damaged: tuple[int, str] | None = None
+            with self._explained():
+                rows = connection.execute(
+                    "SELECT sequence, body FROM record ORDER BY sequence LIMIT ?", (maximum_records,)
+                )
+                for sequence, packed in rows:
+                    try:
+                        body = unpack(packed)
+                    except WireError as error:
+                        damaged = (sequence, str(error))
+                        break
+                    octets += len(body)
+                    if bodies and octets > maximum_octets:
+                        break
+                    through = sequence
+                    bodies.append(body)
+                rows.close()
+            if bodies:
+                return Spooled(through, tuple(bodies))
+            if damaged is None:
+                return None
+            log.error("record %d put aside: %s", *damaged)
+            self.refuse(*damaged)
 
     def remove_through(self, sequence: int) -> None:
         """Forget the records up to `sequence`, which the collector has."""
@@ -138,21 +173,48 @@ class Spool:
             )
             connection.execute("DELETE FROM record WHERE sequence <= ?", (sequence,))
 
+    def refuse(self, sequence: int, reason: str) -> None:
+        """Put the record `sequence` aside with the reason; it is offered no more and stays on the disk."""
+        connection = self._require()
+        with self._explained(), connection:
+            connection.execute(
+                "INSERT INTO refused (refused_wall_ns, sequence, reason, body) "
+                "SELECT ?, sequence, ?, body FROM record WHERE sequence = ?",
+                (self._clock.wall_ns(), reason, sequence),
+            )
+            connection.execute(
+                "DELETE FROM refused WHERE number <= (SELECT max(number) FROM refused) - ?", (MOST_REFUSED,)
+            )
+            connection.execute(
+                "UPDATE meta SET octets = octets - "
+                "(SELECT coalesce(sum(length(body)), 0) FROM record WHERE sequence = ?)",
+                (sequence,),
+            )
+            connection.execute("DELETE FROM record WHERE sequence = ?", (sequence,))
+
     def state(self) -> SpoolState:
-        """How many records wait, how old the oldest is, and how many were ever dropped."""
+        """How many records wait, how old the oldest is, and how many were ever dropped or put aside."""
         connection = self._require()
         with self._explained():
             count, oldest = connection.execute("SELECT count(*), min(made_wall_ns) FROM record").fetchone()
             octets, dropped = connection.execute("SELECT octets, dropped FROM meta").fetchone()
+            # Only the oldest ever leave that table, so its last number is how many there were.
+            refused = connection.execute("SELECT coalesce(max(number), 0) FROM refused").fetchone()[0]
         age = None if oldest is None else max(0.0, (self._clock.wall_ns() - oldest) / 1e9)
-        return SpoolState(records=count, octets=octets, oldest_age_seconds=age, dropped_total=dropped)
+        return SpoolState(
+            records=count,
+            octets=octets,
+            oldest_age_seconds=age,
+            dropped_total=dropped,
+            refused_total=refused,
+        )
 
     def _append(self, connection: sqlite3.Connection, record: Record) -> Record:
         epoch, last, octets, dropped = connection.execute(
             "SELECT epoch, last_sequence, octets, dropped FROM meta"
         ).fetchone()
         numbered = msgspec.structs.replace(record, epoch=epoch, sequence=last + 1)
-        body = encode_record(numbered)
+        body = pack(encode_record(numbered))
         while octets + len(body) > self._maximum_octets:
             row = connection.execute(
                 "DELETE FROM record WHERE sequence = (SELECT min(sequence) FROM record) "
@@ -201,6 +263,10 @@ class Spool:
         return aside
 
     def _open(self) -> sqlite3.Connection:
+        # Made before SQLite would make it, for this user alone; its log and index take over the mode.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE))
+        if self._path.stat().st_mode & 0o077:
+            self._path.chmod(_FILE_MODE)
         connection = sqlite3.connect(self._path, timeout=10, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")

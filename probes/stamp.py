@@ -42,6 +42,7 @@ class Stamp:
     method: ClassVar = Method("stamp_unauthenticated", "1")
     Config: ClassVar = StampConfig
     exclusive: ClassVar = False
+    has_port: ClassVar = True
 
     def __init__(self, config: StampConfig) -> None:
         self.config = config

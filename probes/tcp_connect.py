@@ -30,8 +30,9 @@ from nhip.measurement import (
 )
 from nhip.statistics import NANOSECONDS_PER_SECOND, worst_source
 from probes.api import LONGEST_PAUSE_SECONDS, ProbeContext
-from probes.network import Address, errno_name, outcome_of
+from probes.network import Address, errno_name, notes_on_name, outcome_of
 from probes.tcp_info import tcp_info
+from probes.way import WayWatch
 
 DEFAULT_PORT = 443
 
@@ -51,6 +52,7 @@ class TcpConnect:
     method: ClassVar = Method("tcp_connect", "1")
     Config: ClassVar = TcpConnectConfig
     exclusive: ClassVar = False
+    has_port: ClassVar = True
 
     def __init__(self, config: TcpConnectConfig) -> None:
         self.config = config
@@ -61,6 +63,9 @@ class TcpConnect:
         address = context.network.resolve(
             target.host, port, timeout_seconds=self.config.loss_threshold_seconds
         )
+        way = WayWatch(context.network)
+        if address is not None:
+            way.check(address)
         begin_ns = context.clock.mono_ns()  # a slow name server must not push the first attempts together
         singletons = []
         for sequence in range(self.config.count):
@@ -70,8 +75,8 @@ class TcpConnect:
             elif address is None:
                 singletons.append(Singleton(sequence=sequence, outcome=Outcome.NOT_RESOLVED))
             else:
-                singletons.append(self._attempt(sequence, address, context))
-        return Sample(
+                singletons.append(self._attempt(sequence, address, context, way))
+        sample = Sample(
             kind=self.kind,
             method=self.method,
             target=target,
@@ -91,9 +96,11 @@ class TcpConnect:
             interface=context.network.interface,
             clock=clock,
             parameters={"count": self.config.count, "interval_seconds": self.config.interval_seconds},
+            notes=notes_on_name(context.network, target.host),
         )
+        return way.confirmed(sample)
 
-    def _attempt(self, sequence: int, address: Address, context: ProbeContext) -> Singleton:
+    def _attempt(self, sequence: int, address: Address, context: ProbeContext, way: WayWatch) -> Singleton:
         with context.network.tcp(address.family) as sock:
             sent = context.now()
             try:
@@ -101,9 +108,8 @@ class TcpConnect:
             except BlockingIOError:
                 pass
             except OSError as error:
-                return Singleton(
-                    sequence=sequence, outcome=outcome_of(error), sent=sent, detail=errno_name(error)
-                )
+                outcome = way.failed(outcome_of(error), address)
+                return Singleton(sequence=sequence, outcome=outcome, sent=sent, detail=errno_name(error))
             deadline_ns = sent.mono_ns + round(self.config.loss_threshold_seconds * NANOSECONDS_PER_SECOND)
             if not _writable(sock, deadline_ns, context):
                 if context.clock.mono_ns() >= deadline_ns:
@@ -113,9 +119,8 @@ class TcpConnect:
             received = context.now()
             if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 failure = OSError(code, "connect")
-                return Singleton(
-                    sequence=sequence, outcome=outcome_of(failure), sent=sent, detail=errno_name(failure)
-                )
+                outcome = way.failed(outcome_of(failure), address)
+                return Singleton(sequence=sequence, outcome=outcome, sent=sent, detail=errno_name(failure))
             elapsed_ns = received.mono_ns - sent.mono_ns
             handshake = tcp_info(sock)
         repeated = handshake.retransmitted_segments

@@ -25,6 +25,8 @@ class Account:
     active_transfers: int
     transfers_total: int
     """Transfers begun."""
+    downloads_total: int
+    uploads_total: int
     transfers_broken_total: int
     """Of those, how many ended before their last octet."""
     refused_total: int
@@ -49,7 +51,7 @@ class Admission:
         self._lock = threading.Lock()
         self._clients: Counter[str] = Counter()
         self._transfers = 0
-        self._transfers_total = 0
+        self._begun = {Direction.DOWN: 0, Direction.UP: 0}
         self._broken_total = 0
         self._refused_total = 0
         self._octets = {Direction.DOWN: 0, Direction.UP: 0}
@@ -78,14 +80,14 @@ class Admission:
             if self._clients[client] <= 0:
                 del self._clients[client]
 
-    def begin_transfer(self) -> bool:
-        """Take a place for a transfer; False when all are taken."""
+    def begin_transfer(self, direction: Direction) -> bool:
+        """Take a place for a transfer that way; False when all are taken."""
         with self._lock:
             if self._transfers >= self._max_transfers:
                 self._refused_total += 1
                 return False
             self._transfers += 1
-            self._transfers_total += 1
+            self._begun[direction] += 1
             return True
 
     def end_transfer(self, *, whole: bool) -> None:
@@ -119,7 +121,9 @@ class Admission:
             return Account(
                 active_connections=self._clients.total(),
                 active_transfers=self._transfers,
-                transfers_total=self._transfers_total,
+                transfers_total=sum(self._begun.values()),
+                downloads_total=self._begun[Direction.DOWN],
+                uploads_total=self._begun[Direction.UP],
                 transfers_broken_total=self._broken_total,
                 refused_total=self._refused_total,
                 octets_sent_total=self._octets[Direction.DOWN],

@@ -142,7 +142,7 @@ class Connection:
             self._answer(*(refusal or (400, "")))
             self._linger()
             return
-        if not self._admission.begin_transfer():
+        if not self._admission.begin_transfer(Direction.DOWN if download else Direction.UP):
             self._answer(503, "busy\n", {"Retry-After": str(self._config.retry_after_seconds)})
             self._linger()
             return

@@ -24,15 +24,16 @@ import select
 import socket
 import struct
 import threading
-from collections import OrderedDict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from nhip.clock import Clock
 from nhip.errors import ConfigError
-from nhip.statistics import NANOSECONDS_PER_SECOND
+from probes.metrics import Reading
 from probes.server.admission import client_of
+from probes.token_bucket import TokenBuckets
 
 if TYPE_CHECKING:
     import dns.message
@@ -82,7 +83,9 @@ class DnsResponder:
         """Datagrams that deserved no answer."""
         self.limited_total = 0
         """Questions left unanswered because of a cap."""
-        self._cap = _Cap(clock, config.answers_per_second, config.answers_per_second_per_client)
+        self._clock = clock
+        self._clients = TokenBuckets(config.answers_per_second_per_client, most_clients=_MOST_CLIENTS)
+        self._everybody = TokenBuckets(config.answers_per_second, most_clients=1)
         self._closing = threading.Event()
         self._sockets: list[socket.socket] = []
         self._thread: threading.Thread | None = None
@@ -91,6 +94,19 @@ class DnsResponder:
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens, once started: addresses and ports."""
         return [sock.getsockname()[:2] for sock in self._sockets]
+
+    @property
+    def description(self) -> str:
+        """What it is, for the log: addresses and limits."""
+        where = ", ".join(f"{host} port {port}" for host, port in self.addresses)
+        limit = self.config.answers_per_second_per_client
+        return f"DNS responder for {self.config.zone} on {where}, {limit} answers/s to one client"
+
+    def readings(self) -> Iterator[Reading]:
+        """What the server's metrics page shows of it."""
+        questions = self.answered_total + self.dropped_total + self.limited_total
+        yield Reading("nhip_dns_responder_questions_total", questions)
+        yield Reading("nhip_dns_responder_answers_total", self.answered_total)
 
     def start(self) -> None:
         """Listen; ConfigError when an address or the port cannot be used."""
@@ -138,12 +154,16 @@ class DnsResponder:
         answer = answer_to(octets, zone, self.config)
         if answer is None:
             self.dropped_total += 1
-        elif not self._cap.allow(client_of(peer[0])):
+        elif not self._allowed(client_of(peer[0])):
             self.limited_total += 1
         else:
             # From the address that was asked: on a host with several the kernel would pick any.
             sock.sendmsg([answer], _from_where_it_came(ancillary), 0, peer)
             self.answered_total += 1
+
+    def _allowed(self, client: str) -> bool:
+        now_ns = self._clock.mono_ns()
+        return self._clients.take(client, now_ns) and self._everybody.take("", now_ns)
 
 
 def answer_to(octets: bytes, zone: dns.name.Name, config: DnsResponderConfig) -> bytes | None:
@@ -185,40 +205,6 @@ def answer_to(octets: bytes, zone: dns.name.Name, config: DnsResponderConfig) ->
                 )
             )
     return answer.to_wire()
-
-
-class _Cap:
-    """Two token buckets, one for everybody and one for each client, a second's worth deep."""
-
-    def __init__(self, clock: Clock, per_second: int, per_second_per_client: int) -> None:
-        self._clock = clock
-        self._per_client = per_second_per_client
-        self._everybody = _Bucket(per_second, clock.mono_ns())
-        self._clients: OrderedDict[str, _Bucket] = OrderedDict()
-
-    def allow(self, client: str) -> bool:
-        now_ns = self._clock.mono_ns()
-        bucket = self._clients.pop(client, None) or _Bucket(self._per_client, now_ns)
-        self._clients[client] = bucket
-        if len(self._clients) > _MOST_CLIENTS:
-            self._clients.popitem(last=False)
-        return bucket.take(now_ns) and self._everybody.take(now_ns)
-
-
-class _Bucket:
-    def __init__(self, per_second: int, now_ns: int) -> None:
-        self._per_second = per_second
-        self._tokens = float(per_second)
-        self._at_ns = now_ns
-
-    def take(self, now_ns: int) -> bool:
-        gained = (now_ns - self._at_ns) * self._per_second / NANOSECONDS_PER_SECOND
-        self._tokens = min(float(self._per_second), self._tokens + gained)
-        self._at_ns = now_ns
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 def _bound(host: str, port: int) -> socket.socket:

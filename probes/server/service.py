@@ -6,6 +6,7 @@ anyway: more transfers at once than the line carries would make every one of the
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -13,17 +14,21 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from nhip.clock import Clock, SystemClock
 from nhip.errors import ConfigError
+from nhip.measurement import Direction
 from nhip.statistics import NANOSECONDS_PER_SECOND
+from probes.metrics import MetricsPage, MetricsSection, Reading
 from probes.payload import random_block
 from probes.server.admission import Account, Admission
 from probes.server.config import ServerConfig
 from probes.server.connection import Connection, answer_head
+
+log = logging.getLogger("nhip.server")
 
 _BACKLOG = 128
 _PAUSE_MS = 200
@@ -38,6 +43,13 @@ class Brick(Protocol):
     def start(self) -> None: ...
 
     def close(self) -> None: ...
+
+    @property
+    def description(self) -> str:
+        """What it is, once started: addresses and limits."""
+
+    def readings(self) -> Iterator[Reading]:
+        """What the metrics page shows of it."""
 
 
 class MeasurementServer:
@@ -69,6 +81,25 @@ class MeasurementServer:
     def port(self) -> int:
         """The port of the first address."""
         return self.addresses[0][1]
+
+    @property
+    def description(self) -> str:
+        """What it is, for the log: addresses and limits."""
+        where = ", ".join(f"{host} port {port}" for host, port in self.addresses)
+        return (
+            f"file transfer{' over TLS' if self._tls else ''} on {where}, "
+            f"{self.config.max_transfers} transfers and {self.config.max_connections} connections at once"
+        )
+
+    def readings(self) -> Iterator[Reading]:
+        """What the server's metrics page shows of it; directions as the subscriber sees them."""
+        account = self.account()
+        down, up = Direction.DOWN.value, Direction.UP.value
+        yield Reading("nhip_server_transfers_total", account.downloads_total, (down,))
+        yield Reading("nhip_server_transfers_total", account.uploads_total, (up,))
+        yield Reading("nhip_server_transfers_refused_total", account.refused_total)
+        yield Reading("nhip_server_payload_bytes_total", account.octets_sent_total, (down,))
+        yield Reading("nhip_server_payload_bytes_total", account.octets_received_total, (up,))
 
     def start(self) -> None:
         """Listen; ConfigError when an address, the port or the certificate cannot be used."""
@@ -167,20 +198,39 @@ class MeasurementServer:
             self._refused.popleft()[1].close()
 
 
-def run(config: ServerConfig, *, beside: Sequence[Brick] = ()) -> None:
-    """Serve, with the bricks `beside` it, until SIGINT or SIGTERM; to be called from the main thread."""
-    stop = threading.Event()
+def run(config: ServerConfig, *, beside: Sequence[Brick] = (), metrics: MetricsSection | None = None) -> None:
+    """Serve, with the bricks `beside` it, until SIGINT or SIGTERM; to be called from the main thread.
+
+    With `metrics` a page about all of them is served too.
+    """
+    # A handler may interrupt this thread anywhere, so it takes no lock: it writes to a pipe.
+    woken, wake = os.pipe()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, lambda _number, _frame: os.write(wake, b"x"))
     started: list[Brick] = []
+    page = (
+        None
+        if metrics is None
+        else MetricsPage(metrics, lambda: (reading for brick in started for reading in brick.readings()))
+    )
     try:
         for brick in (MeasurementServer(config, SystemClock()), *beside):
             started.append(brick)
             brick.start()
-        stop.wait()
+        if page is not None:
+            page.start()
+        log.info(
+            "server started: %s%s",
+            "; ".join(brick.description for brick in started),
+            f"; metrics on port {page.port}" if page else "",
+        )
+        os.read(woken, 1)
     finally:
+        if page is not None:
+            page.close()
         for brick in reversed(started):
             brick.close()
+    log.info("server stopped")
 
 
 def _listen(host: str, config: ServerConfig) -> socket.socket:

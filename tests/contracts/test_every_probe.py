@@ -183,6 +183,7 @@ def test_the_module_docstring_is_a_manual_page(kind: str) -> None:
     assert probe_type.kind == kind
     assert probe_type.method.name
     assert isinstance(probe_type.exclusive, bool)
+    assert probe_type.has_port is (kind not in WITHOUT_PORT)
 
 
 @each_kind
@@ -253,12 +254,29 @@ def test_a_name_without_address_is_not_resolved(kind: str) -> None:
 
 
 @each_kind
-def test_no_route_is_an_outcome(kind: str) -> None:
+def test_no_route_is_an_error_with_a_remedy_and_not_the_network_s_fault(kind: str) -> None:
     # The kernel refuses the limited broadcast address itself; no packet leaves this host.
-    with no_socket_left():
-        sample = probe_of(kind).measure(target_of(None, "255.255.255.255"), context_of())
-    check_books(sample, kind)
-    assert {singleton.outcome for singleton in sample.singletons} == {Outcome.UNREACHABLE}
+    with no_socket_left(), pytest.raises(CannotMeasureError, match="no route") as failure:
+        probe_of(kind).measure(target_of(None, "255.255.255.255"), context_of())
+    assert "ip route get 255.255.255.255" in failure.value.remedy
+
+
+@each_kind
+def test_an_address_of_another_version_is_this_host_s_choice_and_no_failed_look_up(kind: str) -> None:
+    with no_socket_left(), pytest.raises(CannotMeasureError, match="IPv6 address, and this test sends IPv4"):
+        probe_of(kind).measure(target_of(None, "::1"), context_of(HostNetwork(ip_version=4)))
+
+
+@each_kind
+def test_a_bound_test_of_a_name_says_whose_resolver_was_asked(kind: str, site: Site) -> None:
+    bound = HostNetwork(source="127.0.0.1")
+    named = probe_of(kind).measure(target_of(site.port(kind), "localhost"), context_of(bound))
+    note = "name resolved by this host's resolver, not from 127.0.0.1"
+    assert note in named.notes
+    check_books(named, kind)
+    for network, host in ((bound, "127.0.0.1"), (HostNetwork(ip_version=4), "localhost")):
+        sample = probe_of(kind).measure(target_of(site.port(kind), host), context_of(network))
+        assert note not in sample.notes
 
 
 @each_kind

@@ -45,6 +45,7 @@ class Light:
     method: ClassVar = Method("light", "1")
     Config: ClassVar = RecordingConfig
     exclusive: ClassVar = False
+    has_port: ClassVar = True
 
     def __init__(self, config: RecordingConfig) -> None:
         self.config = config

@@ -11,7 +11,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,10 @@ class Act(StrEnum):
 
 
 class ScriptedCollector:
-    """Plays `script`, one act for each delivery; after it every delivery is stored and acknowledged."""
+    """Plays `script`, one act for each delivery; after it every delivery is stored and acknowledged.
+
+    `judge` may refuse a batch by what is in it: it gives the status to answer with, or `None`.
+    """
 
     def __init__(
         self,
@@ -45,9 +48,11 @@ class ScriptedCollector:
         tls: ssl.SSLContext | None = None,
         unix: Path | None = None,
         retry_after: str = "0",
+        judge: Callable[[dict[str, Any]], int | None] = lambda batch: None,
     ) -> None:
         self._script: Iterator[Act] = iter(script)
         self._tls, self._unix, self._retry_after = tls, unix, retry_after
+        self._judge = judge
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -133,10 +138,14 @@ class ScriptedCollector:
                 return False
             body = gzip.decompress(reader.read(int(headers["content-length"])))
         batch = json.loads(body)
+        refused = self._judge(batch)
         with self._lock:
             self.batches.append(batch)
-            if act in (Act.OK, Act.LOSE_ANSWER, Act.CLOSE_AFTER):
+            if refused is None and act in (Act.OK, Act.LOSE_ANSWER, Act.CLOSE_AFTER):
                 self.stored += batch["records"]
+        if refused is not None:
+            sock.sendall(f"HTTP/1.1 {refused} X\r\nContent-Length: 2\r\n\r\nno".encode())
+            return True
         return self._answer(sock, act, body, batch)
 
     def _answer(self, sock: socket.socket, act: Act, body: bytes, batch: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """The whole way of a measurement on loopback: servers, probes of every kind, collector, Prometheus.
 
 Everything is real: agents with spools measure a measurement server, a reflector and a resolver, deliver to a
-collector, and Prometheus finds the collector by its service discovery and scrapes it once a second. A
+collector, and Prometheus finds the collector by its service discovery and scrapes it once a second, as it
+does the measurement server's own page. A
 forecast is published, one record is put in quarantine and one batch refused, so that every metric of the
 catalog has something to say.
 
@@ -32,6 +33,7 @@ from nhip.config import convert
 from nhip.wire import LinkForecast
 from probes.agent import Agent
 from probes.agent_config import AgentConfig
+from probes.metrics import MetricsPage, MetricsSection
 from probes.reflector import Reflector
 from probes.server.config import ServerConfig
 from probes.server.dns_responder import DnsResponder, DnsResponderConfig
@@ -53,6 +55,7 @@ class Stack:
     collector: Collector
     prometheus: Prometheus
     read: Client
+    server_metrics_port: int
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,13 @@ def running_stack(folder: Path) -> Iterator[Stack]:
         for brick in (reflector, server, resolver, collector):
             brick.start()
             ends.enter_context(closing(brick))
+        served = (server, reflector, resolver)
+        own_page = MetricsPage(
+            MetricsSection(listen=f"{HOST}:0"),
+            lambda: (found for brick in served for found in brick.readings()),
+        )
+        own_page.start()
+        ends.enter_context(closing(own_page))
         ports = {"stamp": reflector.address[1], "server": server.port, "dns": resolver.addresses[0][1]}
         for operator, technology, province in PROBES:
             settings = _agent_config(
@@ -87,10 +97,10 @@ def running_stack(folder: Path) -> Iterator[Stack]:
             ends.enter_context(closing(agent))
         _provoke(collector.port, keys["alpha"], forecast_key)
         prometheus = ends.enter_context(
-            running_prometheus(folder / "prometheus", _prometheus_config(collector.port))
+            running_prometheus(folder / "prometheus", _prometheus_config(collector.port, own_page.port))
         )
         read = ends.enter_context(Client(collector.port, key=None))
-        yield Stack(collector, prometheus, read)
+        yield Stack(collector, prometheus, read, own_page.port)
 
 
 def _collector_config(folder: Path, keys: dict[str, Key], forecast_key: Key) -> CollectorConfig:
@@ -200,7 +210,7 @@ def _forecasts() -> list[LinkForecast]:
     ]
 
 
-def _prometheus_config(collector_port: int) -> str:
+def _prometheus_config(collector_port: int, server_metrics_port: int) -> str:
     return f"""
 global:
   scrape_interval: {SCRAPE_SECONDS}s
@@ -210,4 +220,7 @@ scrape_configs:
     http_sd_configs:
       - url: http://{HOST}:{collector_port}/api/sd
         refresh_interval: 5s
+  - job_name: nhip-server
+    static_configs:
+      - targets: ["{HOST}:{server_metrics_port}"]
 """

@@ -48,7 +48,17 @@ def test_counters_and_only_counters_end_in_total(metric: Metric) -> None:
 @each_metric
 def test_a_name_ends_with_its_base_unit(metric: Metric) -> None:
     endings = ENDINGS.get(metric.unit, (f"_{metric.unit}",))
-    if metric.unit in ("tests", "batches", "records", "series", "packets", "flushes"):
+    if metric.unit in (
+        "tests",
+        "batches",
+        "records",
+        "series",
+        "packets",
+        "flushes",
+        "transfers",
+        "questions",
+        "answers",
+    ):
         assert metric.unit.rstrip("es") in metric.name or any(
             word in metric.name for word in ("failures", "dropped", "evicted")
         )

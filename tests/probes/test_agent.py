@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -283,6 +285,65 @@ def test_close_works_without_start_and_twice(tmp_path: Path) -> None:
     agent.close()
     agent.close()
     assert not (tmp_path / "spool.sqlite").exists(), "a constructor does nothing"
+
+
+def test_stopping_takes_no_lock_that_an_interrupted_thread_may_hold(
+    agent_of: AgentOf, recording: list[recording_probes.Run]
+) -> None:
+    """A signal handler runs in the middle of whatever the main thread does, such as waiting for it."""
+    with ScriptedCollector() as collector:
+        agent = agent_of(collector, [{"kind": "light"}])
+        with agent._stop._cond:  # type: ignore[attr-defined]
+            handler = threading.Thread(target=agent.stop, daemon=True)
+            handler.start()
+            handler.join(5)
+            assert not handler.is_alive()
+            # The twin: to set the event itself would have waited for ever.
+            setter = threading.Thread(target=agent._stop.set, daemon=True)
+            setter.start()
+            setter.join(0.1)
+            assert setter.is_alive()
+        agent.wait(5)
+        setter.join(5)
+        agent.close()
+        agent.stop()
+
+
+def test_an_agent_says_once_what_it_is_and_once_what_it_leaves(
+    agent_of: AgentOf, recording: list[recording_probes.Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nhip.probe")
+    with ScriptedCollector() as collector:
+        agent = agent_of(collector, [{"kind": "light"}, {"kind": "heavy"}])
+        until(lambda: collector.stored)
+        agent.close()
+        agent.close()
+    said = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert len(said) == 2, said
+    for part in ("probe probe-1", "2 tasks (heavy, light)", "server (127.0.0.1)", collector.url, "0 records"):
+        assert part in said[0]
+    assert "agent stopped: probe probe-1" in said[1]
+    assert "0 records left in the spool" in said[1]
+
+
+def test_an_agent_serves_its_own_metrics_when_told_to(
+    tmp_path: Path, recording: list[recording_probes.Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nhip.probe")
+    with ScriptedCollector() as collector:
+        table = table_of(tmp_path, collector.url, [{"kind": "light"}])
+        table["metrics"] = {"listen": "127.0.0.1:0"}
+        agent = Agent(config.convert(table, AgentConfig, "t", environment={}), SystemClock())
+        agent.start()
+        until(lambda: collector.stored)
+        port = caplog.records[0].getMessage().rpartition("metrics on port ")[2]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            page = answer.read().decode()
+        agent.close()
+    assert re.search(
+        r'nhip_agent_tests_total\{operator="alpha",probe="probe-1",province="01",technology="fixed"\} [1-9]',
+        page,
+    )
 
 
 def test_close_ends_a_long_test_soon_and_keeps_its_record(

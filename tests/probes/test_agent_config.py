@@ -48,7 +48,7 @@ def test_a_good_file_is_typed_and_has_defaults() -> None:
     assert found.spool.path == Path("/var/lib/nhip/spool.sqlite")
     assert found.task[0].arrival is Arrival.POISSON
     assert found.task[0].start_at_once is False
-    assert found.spool.maximum_octets == 64 * 1024 * 1024
+    assert found.spool.maximum_octets == 128 * 1024 * 1024
     assert found.network.interface is None
     assert settings(found.task[0], "task[0]").count == 20
 
@@ -82,6 +82,18 @@ def test_a_good_file_is_typed_and_has_defaults() -> None:
         ("task.0.kind", "icpm", "probe.toml:task[0].kind: 'icpm' is no known", "did you mean 'icmp'"),
         ("task.0.settings", {"cuont": 1}, "probe.toml:task[0].settings.cuont", "did you mean 'count'?"),
         ("task.0.settings", {"count": 0}, "probe.toml:task[0].settings.count: 0", ""),
+        ("access.province", "00", "probe.toml:access.province: '00': is no province code today", "01"),
+        # Hà Giang's code, until the merger of 2025.
+        ("access.province", "02", "probe.toml:access.province: '02'", "known then: "),
+        ("target.0.host", "two words", "probe.toml:target[0].host: 'two words': is neither", "host name"),
+        ("target.0.host", "[::1]", "probe.toml:target[0].host: '[::1]'", "without brackets"),
+        ("target.1.host", "2130706433", "probe.toml:target[1].host: '2130706433'", ""),
+        ("target.0.port", 8862, "probe.toml:task[0].target: 'server': has port 8862", "without a port"),
+        ("collector.batch_octets", 16 * 1024 * 1024, "probe.toml:collector.batch_octets: 16777216", ""),
+        ("metrics.listen", "0.0.0.0:9464", "probe.toml:metrics.listen: '0.0.0.0:9464': can be", "127.0.0.1"),
+        ("metrics.listen", "127.0.0.1:99999", "probe.toml:metrics.listen: '127.0.0.1:99999': is no", ""),
+        ("metrics.listen", "localhost:9464", "probe.toml:metrics.listen: 'localhost:9464'", ""),
+        ("metrics.listen", "999.0.0.1:1", "probe.toml:metrics.listen: '999.0.0.1:1': is no address", ""),
         ("format", "nhip-probe/2", "probe.toml:format: 'nhip-probe/2'", ""),
     ],
 )  # fmt: skip
@@ -120,3 +132,17 @@ def test_a_key_of_the_wrong_type_is_not_shown() -> None:
 
 def test_a_socket_file_is_a_collector() -> None:
     assert convert(changed("collector.url", "unix:///run/nhip/collector.sock"))
+
+
+def test_a_port_is_for_a_kind_that_has_one() -> None:
+    assert convert(changed("target.1.port", 443)).target[1].port == 443
+
+
+def test_the_metrics_page_is_off_by_default_and_may_leave_loopback_only_when_told_so() -> None:
+    assert convert(GOOD).metrics is None
+    for listen, address in (("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:0", ("::1", 0))):
+        metrics = convert(changed("metrics.listen", listen)).metrics
+        assert metrics is not None
+        assert metrics.address == address
+    table = changed("metrics", {"listen": "192.0.2.1:9464", "allow_network": True})
+    assert convert(table).metrics is not None

@@ -175,6 +175,10 @@ BODY = bytes(100_000)
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + BODY, Outcome.CORRUPT, "no measurement"),
         (head("503 Service Unavailable", 0, "Retry-After: 9"), Outcome.BUSY, "HTTP 503"),
         (head("429 Too Many Requests", 0), Outcome.BUSY, "HTTP 429"),
+        # The same words from somebody on the way, who must not be able to take a sample out of the figures.
+        (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", Outcome.REJECTED, "HTTP 503"),
+        (b"HTTP/1.1 429 Slow\r\nContent-Length: 0\r\nRetry-After: 9\r\n\r\n", Outcome.REJECTED, "HTTP 429"),
+        (b"HTTP/1.1 503 Busy\r\nnhip-format: other/1\r\n\r\n", Outcome.REJECTED, "HTTP 503"),
         (head("302 Found", 0, "Location: http://portal.example/"), Outcome.REJECTED, "HTTP 302"),
         (head("404 Not Found", 0), Outcome.REJECTED, "HTTP 404"),
         (b"", Outcome.RESET, "closed without an answer"),

@@ -97,6 +97,12 @@ def test_the_phases_tell_a_slow_server_from_a_slow_body() -> None:
     [
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", Outcome.REJECTED, "HTTP 404"),
         (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", Outcome.REJECTED, "HTTP 503"),
+        # Nor is a measurement server asked for a page: its "busy" says nothing of the page.
+        (
+            b"HTTP/1.1 503 Busy\r\nnhip-format: nhip-file/1\r\nContent-Length: 0\r\n\r\n",
+            Outcome.REJECTED,
+            "HTTP 503",
+        ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", Outcome.TRUNCATED, "closed early"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Enc", Outcome.TRUNCATED, "closed early"),
         (
