@@ -1,7 +1,8 @@
 """Which records of a batch are taken in: pure decisions about bytes, identity, time and characters.
 
 A record that is refused goes to quarantine with a reason and is reported by its position; it never holds
-up the others of its batch.
+up the others of its batch. When not one record of a batch comes from where the collector's list says, list or
+probe has a typing error, and the batch is better kept by its probe until that is corrected.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Admission:
     entries: list[Entry]
     aside: list[Aside]
     rejected: list[Rejection]
+    misplaced: str = ""
+    """What is wrong with the access of the first record, when it is wrong with all of them."""
 
 
 def open_batch(body: bytes, at_most: int) -> Batch:
@@ -57,36 +60,52 @@ def open_batch(body: bytes, at_most: int) -> Batch:
 
 
 def admit(batch: Batch, probe: ProbeEntry, limits: Limits, received_wall_ns: int) -> Admission:
-    """Each record of `batch` judged by itself; `batch` is known to come from `probe`."""
-    found = Admission([], [], [])
+    """Each record of `batch` judged by itself; `batch` is known to come from `probe`.
+
+    WireError when its records are of more epochs than the store can be sure to remember.
+    """
+    entries: list[Entry] = []
+    aside: list[Aside] = []
+    rejected: list[Rejection] = []
+    epochs: set[str] = set()
+    wrong_access: list[str] = []
     for position, raw in enumerate(batch.records):
         try:
             record = wire.decode_record(raw)
-            refusal = refusal_of(record, probe, limits, received_wall_ns)
         except WireError as error:
-            refusal = Reason.MALFORMED, error.what
-        if refusal is None:
-            found.entries.append(Entry(record, bytes(raw), received_wall_ns))
-            continue
-        reason, detail = refusal
-        found.aside.append(
-            Aside(
-                probe_id=probe.id,
-                reason=reason,
-                detail=_printable(detail),
-                body=bytes(raw),
-                received_wall_ns=received_wall_ns,
+            refusal: tuple[Reason, str] | None = (Reason.MALFORMED, error.what)
+        else:
+            epochs.add(record.epoch)
+            refusal = refusal_of(record, probe, limits, received_wall_ns)
+            wrong_access.append(_wrong_access(record, probe))
+            if refusal is None:
+                entries.append(Entry(record, bytes(raw), received_wall_ns))
+        if refusal is not None:
+            reason, detail = refusal[0], _printable(refusal[1])
+            aside.append(
+                Aside(
+                    probe_id=probe.id,
+                    reason=reason,
+                    detail=detail,
+                    body=bytes(raw),
+                    received_wall_ns=received_wall_ns,
+                )
             )
+            rejected.append(Rejection(position=position, reason=f"{reason}: {detail}"))
+    if len(epochs) > limits.epochs_per_batch:
+        raise WireError(
+            f"batch of {len(epochs)} epochs",
+            remedy=f"send at most {limits.epochs_per_batch} at once: lower collector.batch_records",
         )
-        found.rejected.append(Rejection(position=position, reason=f"{reason}: {_printable(detail)}"))
-    return found
+    misplaced = _printable(wrong_access[0]) if wrong_access and all(wrong_access) else ""
+    return Admission(entries, aside, rejected, misplaced)
 
 
 def refusal_of(
     record: Record, probe: ProbeEntry, limits: Limits, received_wall_ns: int
 ) -> tuple[Reason, str] | None:
     """Why `record` is not taken in, or None."""
-    wrong = _wrong_identity(record, probe)
+    wrong = f"probe_id {record.probe_id!r}" if record.probe_id != probe.id else _wrong_access(record, probe)
     if wrong:
         return Reason.IDENTITY, f"{wrong} is not what the collector's list says of {probe.id}"
     age_seconds = (received_wall_ns - record.started_wall_ns) / 1e9
@@ -105,11 +124,9 @@ def refusal_of(
     return None
 
 
-def _wrong_identity(record: Record, probe: ProbeEntry) -> str:
-    """The first thing `record` says of its origin that `probe` is not; empty when all is right."""
+def _wrong_access(record: Record, probe: ProbeEntry) -> str:
+    """The first thing `record` says of its access that `probe` has not; empty when all is right."""
     access = record.access
-    if record.probe_id != probe.id:
-        return f"probe_id {record.probe_id!r}"
     if access.operator != probe.operator:
         return f"operator {access.operator!r}"
     if access.province != probe.province:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from msgspec import Meta
 
 from collector.store.api import StoreSettings
 from nhip import config
-from nhip.errors import ConfigError
+from nhip.errors import ConfigError, UnknownNameError
 from nhip.measurement import Direction, Environment, TargetClass, Technology
 from nhip.wire import Identifier
 
@@ -53,6 +54,8 @@ class Limits(_Table, frozen=True):
     connections: Number = 1_000
     connections_per_source: Number = 256
     header_seconds: Seconds = 10.0
+    header_octets: Octets = 32 * 2**10
+    """Of the head of a request, and of the trailer fields behind a chunked body."""
     body_seconds: Seconds = 30.0
     answer_seconds: Seconds = 60.0
     idle_seconds: Seconds = 60.0
@@ -65,6 +68,8 @@ class Limits(_Table, frozen=True):
     in_flight_octets: Octets = 128 * 2**20
     """Of all bodies being received together."""
     records_per_batch: Number = 10_000
+    epochs_per_batch: Annotated[int, Meta(ge=1, le=64)] = 16
+    """Fewer than the epochs remembered of each probe, so that a repeated batch is always recognised."""
     queue_batches: Number = 512
     queue_octets: Octets = 64 * 2**20
     queue_batches_per_probe: Number = 4
@@ -98,6 +103,8 @@ class Status(_Table, frozen=True):
     """Delay, loss and speed of an access are shown towards targets of these classes."""
     verdict_days: Annotated[float, Meta(gt=0, le=400)] = 92.0
     """Period the regulatory verdicts rest on."""
+    forecast_days: Annotated[float, Meta(gt=0, le=400)] = 7.0
+    """The limits of a forecast made longer ago are no longer on /metrics."""
 
 
 class ProbeEntry(_Table, frozen=True):
@@ -110,6 +117,9 @@ class ProbeEntry(_Table, frozen=True):
     technologies: Annotated[list[Technology], Meta(min_length=1)]
     """Of its access; the first one names the probe's own series."""
     environment: Environment = Environment.FIXED
+    misplaced: Literal["refuse", "quarantine"] = "refuse"
+    """What becomes of a batch none of whose records agrees with this table: it stays at the probe until one
+    side is corrected, or its records go to quarantine and the probe goes on."""
     metrics_url: str | None = None
     """``http://host:port/path`` of the probe's own metrics, handed on by /api/sd."""
     declared_down_bits_per_second: BitsPerSecond | None = None
@@ -149,6 +159,7 @@ class CollectorConfig(_Table, frozen=True):
         _refuse_repeated("probe.id", [probe.id for probe in self.probes])
         _refuse_repeated("probe.key_sha256", [probe.key_sha256 for probe in self.probes])
         _refuse_repeated("declared", [f"{entry.operator} {entry.technology}" for entry in self.declared])
+        self._refuse_unknown_names()
         listen = self.listen
         if not (listen.public_reading or listen.read_key_sha256 or _is_loopback(listen.host)):
             raise ConfigError(
@@ -163,6 +174,39 @@ class CollectorConfig(_Table, frozen=True):
                         f"probe.metrics_url: {probe.metrics_url!r}: is no address Prometheus can read",
                         remedy="write http://host:port/path",
                     )
+        remembered_seconds = self.store.remember_ids_days * 86_400
+        if remembered_seconds < self.limits.record_age_seconds + self.limits.record_ahead_seconds:
+            raise ConfigError(
+                f"store.remember_ids_days: {self.store.remember_ids_days}: is shorter than"
+                f" limits.record_age_seconds, {self.limits.record_age_seconds:.0f}",
+                remedy="remember a day longer than that, or a record sent twice is stored twice",
+            )
+
+    def _refuse_unknown_names(self) -> None:
+        """The names in this file that mean something elsewhere: a store, a regulation, provinces."""
+        from collector.kpi.profile import RegulationProfile
+        from collector.store.registry import STORES
+        from nhip.geography import provinces
+
+        try:
+            STORES.path(self.store.name)
+        except UnknownNameError as error:
+            raise ConfigError(f"store.name: {error.what}", remedy=error.remedy) from error
+        path = profile_path(self)
+        if path is not None:
+            try:
+                config.load(path, RegulationProfile, environment={})
+            except ConfigError as error:
+                raise ConfigError(
+                    f"regulation: {self.regulation!r}: is no regulation profile: {error.what}",
+                    remedy=error.remedy or "name a file of the format nhip-regulation/1",
+                ) from error
+        today = datetime.now(UTC).date()
+        for probe in self.probes:
+            try:
+                provinces().on(probe.province, today)
+            except UnknownNameError as error:
+                raise ConfigError(f"probe.province: {probe.id}: {error.what}", remedy=error.remedy) from error
 
 
 def declared_bits_per_second(

@@ -7,8 +7,10 @@
         └───────────────────────────── idle deadline (keep-alive) ───────────────────────────────────┘
 
 uvicorn waits for ever for the first request of a connection and for the rest of a body; a sender of one octet
-a minute would hold its descriptor until none is left. The caps lie below RLIMIT_NOFILE, because an accept
-that fails for want of descriptors makes asyncio write its log full.
+a minute would hold its descriptor until none is left. Its parser also collects the head of a request, and the
+trailer fields behind a chunked body, without end. So octets are handed to it in pieces, and what brings
+neither the end of a head nor a part of a body may not exceed ``limits.header_octets``. The caps lie below
+RLIMIT_NOFILE, because an accept that fails for want of descriptors makes asyncio write its log full.
 """
 
 from __future__ import annotations
@@ -83,6 +85,8 @@ def protocol_behind(gate: Gate) -> type[asyncio.Protocol]:
             self._deadline: TimerHandle | None = None
             self._inside = False
             self._source: str | None = None
+            self._head_octets = 0
+            self._got_on = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -103,13 +107,28 @@ def protocol_behind(gate: Gate) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
                 self._within(gate.limits.header_seconds, "header_timeout")
-            super().data_received(data)
+            rest = memoryview(data)
+            while rest and not self.transport.is_closing():
+                room = gate.limits.header_octets - self._head_octets
+                if room <= 0:
+                    self._refuse_head()
+                    return
+                part, rest = rest[:room], rest[room:]
+                self._got_on = False
+                super().data_received(part)  # type: ignore[arg-type] # any buffer will do for the parser
+                self._head_octets = 0 if self._got_on else self._head_octets + len(part)
+
+        def on_body(self, body: bytes) -> None:
+            self._got_on = True
+            super().on_body(body)
 
         def on_headers_complete(self) -> None:
+            self._got_on = True
             self._within(gate.limits.body_seconds, "body_timeout")
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:
+            self._got_on = True
             # A request refused before its body came is answered already; what is left of it was thrown away.
             answered = self.cycle.response_complete
             self._within(
@@ -124,6 +143,14 @@ def protocol_behind(gate: Gate) -> type[asyncio.Protocol]:
         def timeout_keep_alive_handler(self) -> None:
             # close() would wait for ever to hand over an answer nobody reads.
             self.transport.abort()
+
+        def _refuse_head(self) -> None:
+            gate.refused("header_too_large")
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
+            else:  # An answer is under way, and this one must not end up in the middle of it.
+                self.transport.abort()
 
         def _within(self, seconds: float, what: str) -> None:
             self._clear()
@@ -140,6 +167,14 @@ def protocol_behind(gate: Gate) -> type[asyncio.Protocol]:
                 self._deadline = None
 
     return DeadlineProtocol
+
+
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: application/json\r\ncontent-length: 69\r\nconnection: close\r\n\r\n"
+    b'{"error":"the head of the request is too large","remedy":"send less"}'
+)
+"""RFC 6585 section 5."""
 
 
 def _idle(limits: Limits) -> tuple[float, str]:

@@ -1,7 +1,8 @@
 """The newest forecast of every link, durable: published by forecasting, shown by metrics and page.
 
 One row for each link and provenance, so that a simulated forecast never takes the place of one that rests on
-measured traffic. A forecast older than the one kept changes nothing.
+measured traffic. A forecast older than the one kept changes nothing, and one that says it was made in the
+future is refused: it would keep every later one out.
 """
 
 from __future__ import annotations
@@ -10,26 +11,40 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from collector.directory import make_private
+from collector.forecast_check import fault_of
+from nhip.clock import Clock
 from nhip.errors import StoreError, WireError
 from nhip.wire import LinkForecast
 
 FILE_NAME = "forecasts.sqlite"
-PROVENANCES = frozenset({"measured", "simulated"})
-VERDICTS = frozenset({"already_over", "crosses", "never", "no_capacity"})
 
 _decoder = msgspec.json.Decoder(list[LinkForecast])
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of the forecasts of one publication."""
+
+    stored: int
+    older: int
+    """No newer than what was kept already, or than another one beside it."""
 
 
 class Forecasts:
     """Forecasts in ``directory/forecasts.sqlite``; a copy in memory answers every reader."""
 
-    def __init__(self, directory: Path, *, at_most: int = 10_000) -> None:
+    def __init__(
+        self, directory: Path, clock: Clock, *, ahead_seconds: float = 300.0, at_most: int = 10_000
+    ) -> None:
         self._path = directory / FILE_NAME
+        self._clock = clock
+        self._ahead_ns = round(ahead_seconds * 1e9)
         self._at_most = at_most
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -38,6 +53,7 @@ class Forecasts:
     def start(self) -> None:
         """Open the file and read what is in it; StoreError when it cannot be."""
         try:
+            make_private(self._path)
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             self._connection = connection
             connection.execute("PRAGMA synchronous = FULL")
@@ -48,26 +64,29 @@ class Forecasts:
                 " body BLOB NOT NULL, PRIMARY KEY (link_id, provenance)) STRICT"
             )
             rows = connection.execute("SELECT body FROM forecast").fetchall()
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self._path}: {error}", remedy="look at the disk") from error
         for (body,) in rows:
             forecast = msgspec.json.decode(body, type=LinkForecast)
             self._current[forecast.link_id, forecast.provenance] = forecast
 
-    def publish(self, body: bytes) -> int:
-        """Keep the forecasts in `body` durably; how many were new. WireError, StoreError."""
-        forecasts = decode(body)
+    def publish(self, body: bytes) -> Published:
+        """Keep the forecasts in `body` durably, all or none; how many were newer. WireError, StoreError."""
+        latest_wall_ns = self._clock.wall_ns() + self._ahead_ns
+        forecasts = decode(body, latest_wall_ns)
         with self._lock:
-            newer = {
-                (forecast.link_id, forecast.provenance): forecast
-                for forecast in forecasts
-                if self._is_newer(forecast)
-            }
+            newer: dict[tuple[str, str], LinkForecast] = {}
+            for forecast in forecasts:
+                key = forecast.link_id, forecast.provenance
+                kept = newer.get(key) or self._current.get(key)
+                # One that was kept before this host's clock was set right gives way to any.
+                if kept is None or not forecast.made_at_wall_ns <= kept.made_at_wall_ns <= latest_wall_ns:
+                    newer[key] = forecast
             if len(self._current.keys() | newer.keys()) > self._at_most:
                 raise StoreError(f"more than {self._at_most} links", remedy="publish fewer links")
             self._write(list(newer.values()))
             self._current.update(newer)
-            return len(newer)
+            return Published(len(newer), len(forecasts) - len(newer))
 
     def current(self) -> tuple[LinkForecast, ...]:
         """The newest forecast of each link, by link."""
@@ -79,10 +98,6 @@ class Forecasts:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
-
-    def _is_newer(self, forecast: LinkForecast) -> bool:
-        kept = self._current.get((forecast.link_id, forecast.provenance))
-        return kept is None or forecast.made_at_wall_ns > kept.made_at_wall_ns
 
     def _write(self, forecasts: list[LinkForecast]) -> None:
         connection = self._connection
@@ -101,43 +116,22 @@ class Forecasts:
             raise StoreError(f"{self._path}: {error}", remedy="look at the disk") from error
 
 
-def decode(body: bytes) -> list[LinkForecast]:
-    """The forecasts in a JSON array; WireError names the first that is wrong and how."""
+def decode(body: bytes, latest_wall_ns: int) -> list[LinkForecast]:
+    """The forecasts in a JSON array; WireError names the first that is wrong and how.
+
+    One made after `latest_wall_ns` is wrong, too.
+    """
     try:
         forecasts = _decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise WireError(f"no forecasts: {error}") from error
     for forecast in forecasts:
-        fault = _fault(forecast)
+        fault = fault_of(forecast)
+        if forecast.made_at_wall_ns > latest_wall_ns:
+            fault = "made_at_wall_ns lies in the future"
         if fault:
             raise WireError(f"forecast of {forecast.link_id}: {fault}")
     return forecasts
-
-
-def date_seconds(text: str) -> float | None:
-    """Seconds since 1970 of an ISO 8601 date, or date and time, UTC by default; None when it is neither."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _fault(forecast: LinkForecast) -> str:
-    if forecast.provenance not in PROVENANCES:
-        return "provenance is neither measured nor simulated"
-    if not (forecast.series_id + forecast.produced_by).isprintable():
-        return "series_id or produced_by holds control characters"
-    length = len(forecast.times)
-    if len(forecast.median) != length or any(len(path) != length for path in forecast.quantiles.values()):
-        return "times, median and quantiles differ in length"
-    for limit in forecast.limits:
-        if limit.verdict not in VERDICTS:
-            return f"verdict of {limit.rule_id} is none of {', '.join(sorted(VERDICTS))}"
-        dates = (limit.median_date, *(limit.interval80 or ()))
-        if any(text is not None and date_seconds(text) is None for text in dates):
-            return f"a date of {limit.rule_id} is not written as YYYY-MM-DD"
-    return ""
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@
 ``/``, ``/vi``, ``/en``    GET     the status page
 =========================  ======  =================================================================
 
-A refusal says in JSON what was wrong and what to do. 401/403 key, 400 no batch, 413 too large, 415 not JSON,
-429/503 come again after ``Retry-After``, 507 disk full. Nothing a GET does changes anything.
+A refusal says in JSON what was wrong and what to do. 401/403 key, 400 no batch, 409 all of it from
+another access than the list says, 413 too large, 415 not JSON, 431 head too large, 429/503
+come again after ``Retry-After``, 507 disk full. Nothing a GET does changes anything.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collector.collector_config import CollectorConfig, ProbeEntry
 from collector.discovery import Group
 from collector.export.prometheus import CONTENT_TYPE, Exporter
 from collector.forecasts import Forecasts
-from collector.ingest import Ingest, OverloadedError, StrangerError
+from collector.ingest import Ingest, MisplacedError, OverloadedError, StrangerError
 from collector.keys import bearer, key_sha256, opens
 from collector.store.api import StoreFullError
 from collector.unpack import TooLargeError, unpack_gzip
@@ -174,6 +175,9 @@ class Application:
             raise _refusal(400, error, "malformed") from error
         except StrangerError as error:
             raise _refusal(403, error, "forbidden") from error
+        except MisplacedError as error:
+            log.warning("batch refused: %s", error, extra={"probe": probe.id})
+            raise _refusal(409, error, "identity", self._ingest.retry_after_seconds()) from error
         except OverloadedError as error:
             status, reason = (429, "greedy") if error.one_probe else (503, "busy")
             raise _refusal(status, error, reason, error.retry_after_seconds) from error
@@ -189,12 +193,12 @@ class Application:
             raise _unauthorised("this key publishes no forecasts", "set forecast_key_sha256 to its hash")
         body = await self._read_body(request)
         try:
-            stored = await asyncio.to_thread(self._forecasts.publish, body)
+            published = await asyncio.to_thread(self._forecasts.publish, body)
         except WireError as error:
             raise _refusal(400, error, "malformed") from error
         except StoreError as error:
             raise _refusal(503, error, "store", self._ingest.retry_after_seconds()) from error
-        return Answer(200, msgspec.json.encode({"stored": stored}))
+        return Answer(200, msgspec.json.encode(published))
 
     async def _get_forecasts(self, request: Request) -> Answer:
         self._check_reader(request)

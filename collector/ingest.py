@@ -48,6 +48,10 @@ class StrangerError(NhipError):
     """The batch speaks for another probe than the key does."""
 
 
+class MisplacedError(NhipError):
+    """No record of the batch comes from where the collector's list says; the sender keeps them all."""
+
+
 @dataclass(slots=True)
 class IngestCounters:
     """What this brick has done since it started; read by the exporter."""
@@ -57,7 +61,6 @@ class IngestCounters:
     stored: int = 0
     duplicate: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
-    commits: int = 0
     commit_seconds_sum: float = 0.0
     commit_buckets: list[int] = field(default_factory=lambda: [0] * (len(COMMIT_BUCKETS_SECONDS) + 1))
     """Commits by duration, not cumulated; the last bucket has no upper edge."""
@@ -118,8 +121,9 @@ class Ingest:
     def accept(self, probe: ProbeEntry, body: bytes) -> Future[Acknowledgement]:
         """The acknowledgement to come of `body`, one uncompressed batch that arrived with `probe`'s key.
 
-        WireError: no batch. StrangerError: another probe's batch. OverloadedError: come again later. The
-        future raises StoreFullError or StoreError when the store did not keep it.
+        WireError: no batch. StrangerError: another probe's batch. MisplacedError: all of it from another
+        access than this probe's. OverloadedError: come again later. The future raises StoreFullError or
+        StoreError when the store did not keep it.
         """
         received_wall_ns, received_mono_ns = self._clock.wall_ns(), self._clock.mono_ns()
         self._refuse_overload(probe, len(body))
@@ -128,10 +132,17 @@ class Ingest:
             raise StrangerError(
                 f"this key is not the key of {batch.probe_id}", remedy="check probe_id and key"
             )
+        admission = admit(batch, probe, self._limits, received_wall_ns)
+        if admission.misplaced and probe.misplaced == "refuse":
+            raise MisplacedError(
+                f"no record of this batch is of this probe's access: the first one has {admission.misplaced}",
+                remedy=f"correct [[probe]] {probe.id} of collector.toml, or [access] of the probe; what it"
+                ' measured before goes to quarantine with misplaced = "quarantine" in collector.toml',
+            )
         waiting = _Waiting(
             probe,
             batch.agent,
-            admit(batch, probe, self._limits, received_wall_ns),
+            admission,
             wire.batch_sha256(body),
             len(body),
             received_wall_ns,
@@ -249,7 +260,6 @@ class Ingest:
 
     def _count_commit(self, seconds: float) -> None:
         counters = self.counters
-        counters.commits += 1
         counters.commit_seconds_sum += seconds
         place = sum(seconds > edge for edge in COMMIT_BUCKETS_SECONDS)
         counters.commit_buckets[place] += 1

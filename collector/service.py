@@ -7,13 +7,11 @@ just before the end is still written and acknowledged.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -23,6 +21,7 @@ import uvicorn
 from collector import discovery
 from collector.collector_config import CollectorConfig, declared_bits_per_second, profile_path
 from collector.connection import Gate, protocol_behind
+from collector.directory import sole_user_of
 from collector.export.prometheus import Exporter
 from collector.forecasts import Forecasts
 from collector.http import Application
@@ -37,13 +36,17 @@ from collector.store.api import Store
 from collector.store.registry import STORES
 from nhip import config as toml
 from nhip.clock import Clock, SystemClock
-from nhip.errors import ConfigError, NhipError
+from nhip.errors import ConfigError, NhipError, StoreError
 from nhip.measurement import Direction, Technology
 from nhip.status import Render, StatusView
 
 log = logging.getLogger("nhip.collector")
 
 _DAY_NS = 86_400 * 1_000_000_000
+SEEN_KEPT_SECONDS = 60
+"""How often it is put on disk when probes were last heard."""
+SIGNAL_SECONDS = 0.5
+"""How long a signal to end may go unnoticed."""
 CLOSING_SECONDS = 10
 """How long requests that are being answered may take when the collector closes."""
 
@@ -61,9 +64,10 @@ class Collector:
         self._closing = contextlib.ExitStack()
         self._stopped = threading.Event()
         self._ready = False
+        self._seen_kept_mono_ns = clock.mono_ns()
         self.store: Store = STORES.load(config.store.name)(self._directory, config.store)
         self.state = State(config.probes, config.limits, config.status, clock)
-        self.forecasts = Forecasts(self._directory)
+        self.forecasts = Forecasts(self._directory, clock, ahead_seconds=config.limits.record_ahead_seconds)
         self.ingest = Ingest(config.limits, self.store, self._directory, clock, self._observe)
         self.tally: Tally | None = None
 
@@ -97,12 +101,13 @@ class Collector:
     def _start(self, undo: contextlib.ExitStack) -> None:
         self._stopped.clear()
         self.tally = self._make_tally()
-        undo.enter_context(_sole_user_of(self._directory))
+        undo.enter_context(sole_user_of(self._directory))
         undo.callback(self.store.close)
         self.store.start()
         undo.callback(self.forecasts.close)
         self.forecasts.start()
         self._restore(undo)
+        undo.callback(self._keep_seen)
         undo.callback(self.ingest.close)
         self.ingest.start()
         self._serve(undo)
@@ -113,6 +118,7 @@ class Collector:
         end_wall_ns = now_wall_ns + round(self.config.limits.record_ahead_seconds * 1e9) + 1
         start_wall_ns = now_wall_ns - round(self.config.status.window_seconds * 1e9)
         self.state.restore(self.store.records(start_wall_ns, end_wall_ns), window=True)
+        self.state.restore_seen(self.store.last_seen())
         reader = threading.Thread(
             target=self._restore_older, args=(now_wall_ns,), name="nhip-restore", daemon=True
         )
@@ -174,6 +180,16 @@ class Collector:
         self.state.observe(delivery)
         if self.tally is not None:
             self.tally.observe(entry.record for entry in delivery.stored)
+        if delivery.received_mono_ns - self._seen_kept_mono_ns >= SEEN_KEPT_SECONDS * 1_000_000_000:
+            self._keep_seen()
+
+    def _keep_seen(self) -> None:
+        """Put on disk when each probe was last heard, also one that has sent no record for months."""
+        self._seen_kept_mono_ns = self._clock.mono_ns()
+        try:
+            self.store.remember_seen(self.state.last_seen())
+        except StoreError as error:  # No record hangs on it, and the next round may succeed.
+            log.warning("when probes were last heard could not be kept: %s", error)
 
     def _serve(self, undo: contextlib.ExitStack) -> None:
         listeners = _listeners(self.config, undo)
@@ -189,6 +205,7 @@ class Collector:
                 lambda: counters,
                 self.store.counts,
                 self.forecasts.current,
+                self._clock,
             ),
             self.view,
             partial(discovery.groups, self.config, self.port),
@@ -232,40 +249,21 @@ def run(config: CollectorConfig, render: Render) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()
 
+    mask_before = os.umask(0o077)  # also for the archive's files, which are not made here
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     collector = Collector(config, SystemClock(), render)
     try:
         collector.start()
-        ended.wait()
+        # Not for ever at once: a signal that comes just before the wait begins would go unnoticed by it.
+        while not ended.wait(SIGNAL_SECONDS):
+            pass
         log.info("collector closing")
     finally:
         collector.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.umask(mask_before)
     log.info("collector closed")
-
-
-@contextlib.contextmanager
-def _sole_user_of(directory: Path) -> Iterator[None]:
-    """Hold the data directory against a second collector for as long as the block runs."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(
-            f"data_dir: {str(directory)!r}: {error.strerror}", remedy="name a directory this user may write"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(
-                f"data_dir: {str(directory)!r}: another collector is using it",
-                remedy="stop that one, or give this one its own data_dir",
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _listeners(config: CollectorConfig, undo: contextlib.ExitStack) -> list[socket.socket]:

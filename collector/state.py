@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from collector.admission import is_name
@@ -56,6 +56,8 @@ class Series:
     tests: int = 0
     failures: int = 0
     packets_sent: int = 0
+    packets_received: int = 0
+    packets_failed: int = 0
     packets_lost: int = 0
     packets_duplicate: int = 0
     packets_reordered: int = 0
@@ -158,6 +160,25 @@ class State:
                     self._to_window(probe, entry.record, made_mono_ns)
                 self._to_series(entry.record, made_mono_ns, counting=False)
 
+    def restore_seen(self, wall_ns: Mapping[str, int]) -> None:
+        """Take up again when each probe was last heard; what is known later than that stays."""
+        now_wall_ns, now_mono_ns = self._clock.wall_ns(), self._clock.mono_ns()
+        with self._lock:
+            for probe_id, seen_wall_ns in wall_ns.items():
+                probe = self._probes.get(probe_id)
+                if probe is not None and (probe.last_seen_wall_ns or 0) < seen_wall_ns:
+                    probe.last_seen_wall_ns = seen_wall_ns
+                    probe.last_seen_mono_ns = now_mono_ns - max(0, now_wall_ns - seen_wall_ns)
+
+    def last_seen(self) -> dict[str, int]:
+        """When each probe that was ever heard was heard last."""
+        with self._lock:
+            return {
+                name: probe.last_seen_wall_ns
+                for name, probe in self._probes.items()
+                if probe.last_seen_wall_ns is not None
+            }
+
     def snapshot(self, *, observations: bool = False) -> Snapshot:
         """The state now; with the observations of each probe's window when asked for."""
         now_mono_ns = self._clock.mono_ns()
@@ -237,6 +258,8 @@ def _count(series: Series, record: Record) -> None:
     series.tests += 1
     series.failures += answered(record) is False
     series.packets_sent += record.counters.sent
+    series.packets_received += record.counters.received
+    series.packets_failed += record.counters.failed
     series.packets_lost += record.counters.lost
     series.packets_duplicate += record.counters.duplicate
     series.packets_reordered += record.counters.reordered
@@ -281,6 +304,8 @@ def _copy(series: Series) -> Series:
         series.tests,
         series.failures,
         series.packets_sent,
+        series.packets_received,
+        series.packets_failed,
         series.packets_lost,
         series.packets_duplicate,
         series.packets_reordered,

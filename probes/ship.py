@@ -186,7 +186,7 @@ _KINDS: dict[int, type[ShipError]] = {
 _REMEDIES = {
     401: "check the probe's key",
     403: "register this probe's id with this key at the collector",
-    409: "see that no two probes share this id and key",
+    409: "hold [access] against the collector's list, and see that no two probes share this key",
     413: "lower collector.batch_records",
 }
 

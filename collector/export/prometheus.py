@@ -16,12 +16,13 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector as Source
 
 from collector.collector_config import CollectorConfig, ProbeEntry, declared_bits_per_second
-from collector.forecasts import date_seconds
+from collector.forecast_check import date_seconds
 from collector.ingest import IngestCounters
 from collector.state import ProbeState, Series, SeriesKey, Snapshot, answered, is_silent
 from collector.store.api import StoreCounts
 from nhip import __version__
 from nhip.catalog import CATALOG, COMMIT_BUCKETS_SECONDS, DELAY_BUCKETS_SECONDS, MetricKind
+from nhip.clock import Clock
 from nhip.measurement import Direction, Technology
 from nhip.wire import LinkForecast
 
@@ -40,12 +41,14 @@ class Exporter(Source):
         counters: Callable[[], IngestCounters],
         store_counts: Callable[[], StoreCounts],
         forecasts: Callable[[], Sequence[LinkForecast]],
+        clock: Clock,
     ) -> None:
         self._config = config
         self._snapshot = snapshot
         self._counters = counters
         self._store_counts = store_counts
         self._forecasts = forecasts
+        self._clock = clock
 
     def page(self, *, compressed: bool = False) -> bytes:
         """The page as Prometheus reads it."""
@@ -62,15 +65,19 @@ class Exporter(Source):
         for series in snapshot.series:
             _add_results(families, _series_labels(entries[series.key.probe_id], series.key), series)
         for probe in snapshot.probes:
-            self._add_declared(families, probe.entry)
+            self._add_configured(families, probe.entry)
             _add_probe(families, probe, silent=is_silent(probe, snapshot, self._config.status))
         self._add_own(families, snapshot)
+        oldest_wall_ns = self._clock.wall_ns() - round(self._config.status.forecast_days * 86_400e9)
         for forecast in self._forecasts():
-            _add_forecast(families, forecast)
+            _add_link(families, forecast)
+            if forecast.made_at_wall_ns >= oldest_wall_ns:
+                _add_limits(families, forecast)
         return iter(families)
 
-    def _add_declared(self, families: _Families, probe: ProbeEntry) -> None:
+    def _add_configured(self, families: _Families, probe: ProbeEntry) -> None:
         for technology in probe.technologies:
+            families.add("nhip_probe_configured", _probe_labels(probe, technology), 1)
             for direction in Direction:
                 speed = declared_bits_per_second(self._config, probe, technology, direction)
                 labels = (*_probe_labels(probe, technology), direction)
@@ -81,6 +88,8 @@ class Exporter(Source):
         families.add("nhip_collector_batches_total", (), counters.batches)
         families.add("nhip_collector_records_stored_total", (), counters.stored)
         families.add("nhip_collector_records_duplicate_total", (), counters.duplicate)
+        families.add("nhip_collector_observer_failures_total", (), counters.observer_failures)
+        families.add("nhip_collector_quarantine_evicted_total", (), stored.quarantine_evicted)
         families.add("nhip_collector_journal_records", (), stored.journal_records)
         families.add("nhip_collector_archive_failures_total", (), stored.archive_failures)
         families.add("nhip_collector_series", (), len(snapshot.series))
@@ -179,6 +188,8 @@ def _add_counters(families: _Families, labels: Labels, series: Series) -> None:
     families.add("nhip_probe_tests_total", labels, series.tests)
     families.add("nhip_probe_test_failures_total", labels, series.failures)
     families.add("nhip_probe_packets_sent_total", labels, series.packets_sent)
+    families.add("nhip_probe_packets_received_total", labels, series.packets_received)
+    families.add("nhip_probe_packets_failed_total", labels, series.packets_failed)
     families.add("nhip_probe_packets_lost_total", labels, series.packets_lost)
     families.add("nhip_probe_packets_duplicate_total", labels, series.packets_duplicate)
     families.add("nhip_probe_packets_reordered_total", labels, series.packets_reordered)
@@ -207,18 +218,24 @@ def _add_probe(families: _Families, probe: ProbeState, *, silent: bool) -> None:
     if agent is None:
         return
     families.add("nhip_agent_spool_records", labels, agent.spool_records)
+    families.add("nhip_agent_spool_bytes", labels, agent.spool_octets)
     families.add("nhip_agent_spool_oldest_age_seconds", labels, agent.spool_oldest_age_seconds)
     families.add("nhip_agent_spool_dropped_total", labels, agent.spool_dropped_total)
+    families.add("nhip_agent_tests_total", labels, agent.tests_total)
     families.add("nhip_agent_tests_missed_total", labels, agent.tests_missed_total)
     families.add("nhip_agent_tests_failed_to_run_total", labels, agent.tests_failed_to_run_total)
     families.add("nhip_agent_ship_failures_total", labels, agent.ship_failures_total)
     families.add("nhip_agent_schedule_lag_seconds", labels, agent.schedule_lag_seconds_max)
 
 
-def _add_forecast(families: _Families, forecast: LinkForecast) -> None:
+def _add_link(families: _Families, forecast: LinkForecast) -> None:
     link = (forecast.link_id, forecast.provenance)
     families.add("nhip_link_capacity_bits_per_second", link, forecast.capacity_bits_per_second)
     families.add("nhip_link_forecast_made_timestamp_seconds", link, forecast.made_at_wall_ns / 1e9)
+
+
+def _add_limits(families: _Families, forecast: LinkForecast) -> None:
+    link = (forecast.link_id, forecast.provenance)
     shown: set[str] = set()
     for limit in forecast.limits:
         if limit.rule_id in shown:

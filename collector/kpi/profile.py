@@ -64,6 +64,7 @@ class RegulationProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     title_en: str
     in_force_from: date | None = None
     in_force_to: date | None = None
+    """The first and the last day; absent where the edition has none that is known."""
     technologies: Annotated[list[Technology], Meta(min_length=1)]
     source: str
     note_vi: str = ""
@@ -71,6 +72,16 @@ class RegulationProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     indicators: Annotated[list[Indicator], Meta(min_length=1)] = msgspec.field(name="indicator")
 
     def __post_init__(self) -> None:
+        if self.in_force_from and self.in_force_to and self.in_force_to < self.in_force_from:
+            raise ConfigError(
+                f"in_force_to: {self.in_force_to}: is before in_force_from", remedy="exchange the two dates"
+            )
         ids = [indicator.id for indicator in self.indicators]
         for repeated in {identifier for identifier in ids if ids.count(identifier) > 1}:
             raise ConfigError(f"indicator.id: {repeated!r}: appears twice", remedy="keep one of them")
+
+    def in_force_on(self, day: date) -> bool:
+        """Whether this edition judges `day`."""
+        return (self.in_force_from is None or self.in_force_from <= day) and (
+            self.in_force_to is None or day <= self.in_force_to
+        )

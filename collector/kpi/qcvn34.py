@@ -9,7 +9,8 @@ minute and claim a precision that is not there.
 the indicator is the plain arithmetic mean of the speeds: not total volume over total time, not a median.
 
 Transfers and tests that failed have no delay and no speed. They stay out of the mean and are counted beside
-it: the regulation's words on them were not available, and a zero in a mean is neither speed nor failure.
+it: the regulation's words on them were not available, and a zero in a mean is neither speed nor failure. One
+the measurement server was too busy for is neither a sample nor a failure.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def speed_samples(record: Record, direction: Direction) -> Samples:
         concerned = bool(speeds) or not record.speeds
     if not concerned or record.outcome in _NOT_THE_NETWORK:
         return Samples(values)
-    failures = record.counters.failed + record.counters.lost
+    failures = record.counters.failed - record.counters.busy + record.counters.lost
     if isinstance(planned, int):
         failures = min(failures, max(0, planned - len(values)))
     return Samples(values, failures)

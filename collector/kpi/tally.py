@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from collector.kpi.profile import Indicator, RegulationProfile
 from collector.kpi.qcvn34 import samples
@@ -95,6 +96,9 @@ class Tally:
             for value in found.values:
                 _insert(cell, record.started_wall_ns, value)
 
+    def _in_force(self) -> bool:
+        return self.profile.in_force_on(datetime.fromtimestamp(self._clock.wall_ns() / 1e9, UTC).date())
+
     def _row(self, access: Access, indicator: Indicator, values: array[float]) -> VerdictRow:
         operator, technology, province = access
         direction = _DIRECTIONS.get(indicator.formula)
@@ -117,7 +121,7 @@ class Tally:
             samples=found.samples,
             samples_required=indicator.minimum_samples,
             failures=self.failures(access, indicator.id),
-            verdict=judge(indicator, found, declared),
+            verdict=judge(indicator, found, declared, in_force=self._in_force()),
             source=indicator.source,
             mark=indicator.mark,
         )

@@ -1,7 +1,8 @@
 """Whether an indicator conforms: four verdicts, the first that applies.
 
 1. ``too_few_samples``: below the profile's minimum nothing is said either way.
-2. ``limit_unverified``: the limit is not known, or was never held against the regulation's text.
+2. ``limit_unverified``: the limit is not known, was never held against the regulation's text, or is that of
+   an edition that is not in force today.
 3. ``conforming`` / ``not_conforming``: the mean against the limit, as the regulation compares them.
 
 The confidence interval is shown beside the mean; the regulation compares the mean alone.
@@ -57,12 +58,14 @@ def limit_of(indicator: Indicator, declared: float | None) -> float | None:
     return indicator.limit
 
 
-def judge(indicator: Indicator, found: Estimate, declared: float | None = None) -> Verdict:
+def judge(
+    indicator: Indicator, found: Estimate, declared: float | None = None, *, in_force: bool = True
+) -> Verdict:
     """The verdict on `found`, `declared` being what the operator declares."""
     if found.mean is None or found.samples < indicator.minimum_samples:
         return Verdict.TOO_FEW_SAMPLES
     limit = limit_of(indicator, declared)
-    if limit is None or not indicator.verified:
+    if limit is None or not indicator.verified or not in_force:
         return Verdict.LIMIT_UNVERIFIED
     met = found.mean <= limit if indicator.comparison == "<=" else found.mean >= limit
     return Verdict.CONFORMING if met else Verdict.NOT_CONFORMING

@@ -10,7 +10,7 @@ The promises, for whatever order and number of deliveries:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -65,6 +65,8 @@ class StoreCounts:
     """Records not yet in the archive; all of them where there is no archive."""
     quarantined: int
     archive_failures: int = 0
+    quarantine_evicted: int = 0
+    """Records that left a full quarantine since the store was started."""
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +76,8 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """``delta``: journal, then archive. ``sqlite``: the journal alone keeps everything."""
     quarantine_records_per_probe: Annotated[int, Meta(ge=1)] = 1_000
     """The oldest record in a probe's quarantine makes room for the next one beyond this."""
+    quarantine_octets_per_probe: Annotated[int, Meta(ge=1024)] = 16 * 2**20
+    """So it does beyond so many octets."""
     collector_id: Identifier = "main"
     """Names this collector among those that share an archive."""
     flush_interval_seconds: Annotated[float, Meta(gt=0)] = 300.0
@@ -83,8 +87,8 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     checkpoint_commits: Annotated[int, Meta(ge=1)] = 50
     """The archive's log gets a checkpoint each time so many moves were made."""
     remember_ids_days: Annotated[float, Meta(ge=0)] = 8.0
-    """How long the identifier of a record without a spool sequence is remembered after it was archived;
-    longer than the oldest record the collector accepts."""
+    """How long the identifier of a record without a spool sequence is remembered after it was archived, and
+    an epoch after it was last used; longer than the oldest record the collector accepts."""
 
 
 class Store(Protocol):
@@ -109,7 +113,20 @@ class Store(Protocol):
         """The last record of every series (probe, kind, target) started at or after `since_wall_ns`."""
 
     def quarantine(self) -> Iterator[Aside]:
-        """What was put aside, oldest first."""
+        """What was put aside, oldest first; also before ``start``."""
+
+    def readmit(self, found_good: Sequence[tuple[Aside, Entry]]) -> list[Fate]:
+        """Take records out of quarantine and keep them, all durably or none; the fate of each.
+
+        A record is known by its identifier here, whatever its sequence: later ones of its epoch were stored
+        while it lay aside. A duplicate leaves the quarantine as well. Called while nothing is appended.
+        """
+
+    def remember_seen(self, wall_ns: Mapping[str, int]) -> None:
+        """Keep durably when each probe was last heard; a probe not named keeps what it had."""
+
+    def last_seen(self) -> dict[str, int]:
+        """When each probe was last heard, as far as it was remembered."""
 
     def counts(self) -> StoreCounts:
         """How much is kept; cheap enough to be asked at every scrape."""

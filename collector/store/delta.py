@@ -22,10 +22,11 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from uuid import UUID
 
 from collector.store import delta_log
 from collector.store.api import Aside, Entry, Fate, StoreCounts, StoreSettings
@@ -118,7 +119,18 @@ class DeltaStore:
             journal_records=waiting.records,
             quarantined=waiting.quarantined,
             archive_failures=self.archive_failures,
+            quarantine_evicted=waiting.quarantine_evicted,
         )
+
+    def readmit(self, found_good: Sequence[tuple[Aside, Entry]]) -> list[Fate]:
+        with self._flushing:  # between the look into the archive and the journal's commit nothing moves
+            return self.journal.readmit(found_good, archived=self._archived_among(found_good))
+
+    def remember_seen(self, wall_ns: Mapping[str, int]) -> None:
+        self.journal.remember_seen(wall_ns)
+
+    def last_seen(self) -> dict[str, int]:
+        return self.journal.last_seen()
 
     def close(self) -> None:
         self._stopping.set()
@@ -138,6 +150,17 @@ class DeltaStore:
                 self._commit(table, columns, last_number)
             newest_wall_ns = max(columns["received_wall_ns"], default=0)
             return self._release(max(last_number, archived_up_to), newest_wall_ns)
+
+    def _archived_among(self, found_good: Sequence[tuple[Aside, Entry]]) -> set[UUID]:
+        started_wall_ns = [entry.record.started_wall_ns for _item, entry in found_good]
+        if not started_wall_ns:
+            return set()
+        known = _query(
+            self._files(self._table(), min(started_wall_ns), max(started_wall_ns) + 1),
+            "SELECT body, received_wall_ns FROM archive WHERE list_contains($ids, record_id)",
+            {"ids": [str(entry.record.record_id) for _item, entry in found_good]},
+        )
+        return {entry.record.record_id for entry in known}
 
     def _commit(self, table: Any, columns: dict[str, list[Any]], last_number: int) -> None:
         import pyarrow as arrow
@@ -194,6 +217,7 @@ class DeltaStore:
     def _create(self) -> None:
         from deltalake import DeltaTable
 
+        self.path.mkdir(mode=0o700, exist_ok=True)
         DeltaTable.create(
             str(self.path),
             _schema(),

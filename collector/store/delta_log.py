@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from collector.store.sqlite import sync_directory
+from collector.directory import sync_directory
 from nhip.errors import StoreError
 
 LOG = "_delta_log"
@@ -182,7 +182,7 @@ def _versions(table: Path) -> list[int]:
 
 
 def _move(path: Path, aside: Path, what: str) -> str:
-    aside.mkdir(parents=True, exist_ok=True)
+    aside.mkdir(parents=True, exist_ok=True, mode=0o700)
     number = sum(1 for _ in aside.iterdir())
     path.rename(aside / f"{number:04}-{path.name}")
     sync_directory(aside)

@@ -50,6 +50,16 @@ MIGRATIONS = (
     ) STRICT;
     CREATE TABLE fact (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    # An epoch of before counts as used at the moment of the change: forgotten early it could double a record.
+    """
+    ALTER TABLE cursor ADD COLUMN last_received_wall_ns INTEGER NOT NULL DEFAULT 0;
+    UPDATE cursor SET last_received_wall_ns = CAST(strftime('%s', 'now') AS INTEGER) * 1000000000;
+    ALTER TABLE aside ADD COLUMN octets INTEGER NOT NULL DEFAULT 0;
+    UPDATE aside SET octets = length(body);
+    CREATE INDEX aside_of_probe ON aside (probe_id, id, octets);
+    CREATE TABLE seen (probe_id TEXT NOT NULL PRIMARY KEY, wall_ns INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    INSERT INTO seen SELECT probe_id, max(received_wall_ns) FROM record GROUP BY probe_id;
+    """,
 )
 
 

@@ -3,9 +3,10 @@
 ::
 
     record       one row for each record, in the order of arrival (`id` is never reused)
-    cursor       (probe, epoch) → highest sequence stored: what makes a repeated delivery harmless
+    cursor       (probe, epoch) → highest sequence stored, see :mod:`collector.store.cursors`
     archived_id  identifiers of records without a sequence that moved on to an archive
     aside        the quarantine
+    seen         when each probe was last heard
     fact         small facts of whoever owns the file
 
 One append is one transaction, and ``synchronous=FULL`` in WAL mode means that ``COMMIT`` returns after
@@ -17,14 +18,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from uuid import UUID
 
+from collector.directory import make_private, sync_directory
 from collector.store.api import Aside, Entry, Fate, StoreCounts, StoreFullError, StoreSettings
+from collector.store.aside import put_aside, take_back
+from collector.store.cursors import Cursors
 from collector.store.schema import migrate
 from nhip.errors import StoreError
 from nhip.wire import decode_record
@@ -46,6 +49,7 @@ class SqliteStore:
         self._distrusted = False
         self._records = 0
         self._quarantined = 0
+        self._evicted = 0
 
     def start(self) -> None:
         with self._lock:
@@ -54,11 +58,12 @@ class SqliteStore:
 
     def append(self, entries: Sequence[Entry], aside: Sequence[Aside] = ()) -> list[Fate]:
         with self._lock, self._transaction() as connection:
-            fates = _insert_entries(connection, entries)
-            put_aside = _insert_aside(connection, aside, self._settings.quarantine_records_per_probe)
+            fates = _insert_entries(connection, entries, self._settings.remember_ids_days)
+            added, evicted = put_aside(connection, aside, self._settings)
         # Only now is it on disk; a failed transaction has left these counts alone.
         self._records += fates.count(Fate.STORED)
-        self._quarantined += put_aside
+        self._quarantined += added - evicted
+        self._evicted += evicted
         return fates
 
     def records(
@@ -94,8 +99,39 @@ class SqliteStore:
 
     def counts(self) -> StoreCounts:
         return StoreCounts(
-            records=self._records, journal_records=self._records, quarantined=self._quarantined
+            records=self._records,
+            journal_records=self._records,
+            quarantined=self._quarantined,
+            quarantine_evicted=self._evicted,
         )
+
+    def readmit(
+        self, found_good: Sequence[tuple[Aside, Entry]], *, archived: Collection[UUID] = ()
+    ) -> list[Fate]:
+        """As every store's; `archived` names those of these records that an archive behind this has."""
+        fates, left = [], 0
+        with self._lock, self._transaction() as connection:
+            cursors = Cursors(connection)
+            for item, entry in found_good:
+                was_there = take_back(connection, item)
+                left += was_there
+                known = not was_there or entry.record.record_id in archived
+                fates.append(Fate.DUPLICATE if known else _insert(connection, entry))
+                if entry.record.sequence:
+                    # The probe has its acknowledgement, so nothing below this sequence is still to come.
+                    cursors.raise_to(entry)
+            cursors.write(self._settings.remember_ids_days)
+        self._records += fates.count(Fate.STORED)
+        self._quarantined -= left
+        return fates
+
+    def remember_seen(self, wall_ns: Mapping[str, int]) -> None:
+        with self._lock, self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", wall_ns.items())
+
+    def last_seen(self) -> dict[str, int]:
+        with contextlib.closing(self.reader()) as reader:
+            return dict(reader.execute("SELECT probe_id, wall_ns FROM seen").fetchall())
 
     def close(self) -> None:
         with self._lock:
@@ -218,6 +254,7 @@ class SqliteStore:
     def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self.path)
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise _store_error(self.path, error) from error
@@ -242,88 +279,54 @@ class SqliteStore:
         self._connection = connection
 
 
-def _insert_entries(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[Fate]:
+def _insert_entries(
+    connection: sqlite3.Connection, entries: Sequence[Entry], remember_days: float
+) -> list[Fate]:
     """Insert what is new, move the cursors, and say for each entry which it was."""
     fates = [Fate.DUPLICATE] * len(entries)
-    cursors: dict[tuple[str, str], int] = {}
+    cursors = Cursors(connection)
     # Ascending sequence, so that a batch in disorder is not taken for a repetition of itself.
     for position in sorted(range(len(entries)), key=lambda position: entries[position].record.sequence):
         entry = entries[position]
-        record = entry.record
-        spool = (record.probe_id, record.epoch)
-        if record.sequence:
-            if spool not in cursors:
-                row = connection.execute(
-                    "SELECT sequence FROM cursor WHERE probe_id = ? AND epoch = ?", spool
-                ).fetchone()
-                cursors[spool] = row[0] if row else 0
-            if record.sequence <= cursors[spool]:
+        if entry.record.sequence:
+            if entry.record.sequence <= cursors.top(entry):
                 continue
-            cursors[spool] = record.sequence
-        elif connection.execute(
-            "SELECT 1 FROM archived_id WHERE record_id = ?", (record.record_id.bytes,)
-        ).fetchone():
-            continue
-        inserted = connection.execute(
-            "INSERT INTO record (record_id, probe_id, kind, target_id, started_wall_ns, received_wall_ns,"
-            " sequence, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (record_id) DO NOTHING",
-            (
-                record.record_id.bytes,
-                record.probe_id,
-                record.kind,
-                record.target.id,
-                record.started_wall_ns,
-                entry.received_wall_ns,
-                record.sequence,
-                entry.body,
-            ),
-        ).rowcount
-        if inserted:
-            fates[position] = Fate.STORED
-    connection.executemany(
-        "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?)", ((*spool, top) for spool, top in cursors.items())
-    )
+            cursors.raise_to(entry)
+        fates[position] = _insert(connection, entry)
+    cursors.write(remember_days)
     return fates
 
 
-def _insert_aside(connection: sqlite3.Connection, aside: Sequence[Aside], at_most: int) -> int:
-    """Put records in quarantine, the same bytes once; by how much the quarantine grew."""
-    grown = 0
-    for item in aside:
-        grown += connection.execute(
-            "INSERT INTO aside (probe_id, reason, detail, body, body_sha256, received_wall_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (probe_id, body_sha256) DO NOTHING",
-            (
-                item.probe_id,
-                item.reason,
-                item.detail,
-                item.body,
-                hashlib.sha256(item.body).digest(),
-                item.received_wall_ns,
-            ),
-        ).rowcount
-    for probe_id in {item.probe_id for item in aside}:
-        grown -= connection.execute(
-            "DELETE FROM aside WHERE id IN"
-            " (SELECT id FROM aside WHERE probe_id = ? ORDER BY id DESC LIMIT -1 OFFSET ?)",
-            (probe_id, at_most),
-        ).rowcount
-    return grown
+def _insert(connection: sqlite3.Connection, entry: Entry) -> Fate:
+    """Insert one record unless its identifier is known."""
+    record = entry.record
+    identifier = record.record_id.bytes
+    if (
+        not record.sequence
+        and connection.execute("SELECT 1 FROM archived_id WHERE record_id = ?", (identifier,)).fetchone()
+    ):
+        return Fate.DUPLICATE
+    inserted = connection.execute(
+        "INSERT INTO record (record_id, probe_id, kind, target_id, started_wall_ns, received_wall_ns,"
+        " sequence, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (record_id) DO NOTHING",
+        (
+            identifier,
+            record.probe_id,
+            record.kind,
+            record.target.id,
+            record.started_wall_ns,
+            entry.received_wall_ns,
+            record.sequence,
+            entry.body,
+        ),
+    ).rowcount
+    return Fate.STORED if inserted else Fate.DUPLICATE
 
 
 def _read_entries(reader: sqlite3.Connection, rows: sqlite3.Cursor) -> Iterator[tuple[int, Entry]]:
     with contextlib.closing(reader):
         for number, body, received_wall_ns in rows:
             yield number, Entry(decode_record(body), body, received_wall_ns)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` durable: a synced file whose name is lost is lost as well."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _primary_code(error: BaseException) -> int:

@@ -46,6 +46,14 @@ def test_the_shipped_example_is_valid_and_its_profile_is_found() -> None:
         ({"declared": [{"operator": "a", "technology": "fixed"}] * 2}, "declared"),
         ({"limits": {"connection": 5}}, "did you mean 'connections'"),
         ({"format": "nhip-collector/2"}, "format"),
+        ({"store": {"name": "dleta"}}, "store.name: 'dleta' is no known store; did you mean 'delta'?"),
+        ({"probe": [{**PROBE, "province": "02"}]}, "probe.province: p1: '02' was no province code"),
+        ({"probe": [{**PROBE, "province": "hanoi"}]}, "probe.province: p1: 'hanoi'"),
+        ({"regulation": "regulations/qcvn99.toml"}, "regulation: 'regulations/qcvn99.toml'"),
+        ({"regulation": "regulations/capacity_rules.toml"}, "is no regulation profile"),
+        ({"store": {"remember_ids_days": 1}}, "store.remember_ids_days"),
+        ({"limits": {"record_age_seconds": 30 * 86_400}}, "store.remember_ids_days"),
+        ({"limits": {"epochs_per_batch": 65}}, "limits.epochs_per_batch"),
     ],
 )
 def test_a_wrong_file_is_refused_by_its_key(changes: dict[str, object], said: str) -> None:
@@ -80,5 +88,6 @@ def test_a_lines_own_declared_speed_comes_before_the_operators() -> None:
 
 
 def test_a_profile_by_path_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(config.shipped("regulations/qcvn34_2022.toml").read_bytes())
     settings = convert(regulation=str(tmp_path / "mine.toml"))
     assert profile_path(settings) == tmp_path / "mine.toml"

@@ -142,6 +142,86 @@ def test_the_cap_lies_below_the_descriptors_of_the_process() -> None:
     assert connection_cap(Limits(connections=7)) == 7
 
 
+FLOODS = {
+    "one field": (b"GET / HTTP/1.1\r\nX-A: ", b"a" * 65_536),
+    "many fields": (b"GET / HTTP/1.1\r\n", b"X-A: b\r\n" * 8_192),
+    "an address": (b"GET /", b"a" * 65_536),
+    "trailer fields": (
+        HEAD.split(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n0\r\n",
+        b"X-A: b\r\n" * 8_192,
+    ),
+}
+
+
+def octets_taken(port: int, kind: str, at_most: int) -> int:
+    """How many octets of a head without end a collector takes before it ends the connection."""
+    head, more = FLOODS[kind]
+    sent = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as flood:
+        try:
+            flood.sendall(head)
+            while sent < at_most:
+                flood.sendall(more)
+                sent += len(more)
+        except ConnectionError:
+            pass
+    return sent
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_head_without_end_is_ended_by_its_octets(tmp_path: Path, kind: str) -> None:
+    with collectors.running(collectors.config(tmp_path)) as collector:
+        # What lies in the sockets' buffers was sent, but not taken.
+        assert octets_taken(collector.port or 0, kind, 64 * 2**20) < 16 * 2**20
+        until(lambda: collector.ingest.counters.refused["header_too_large"] == 1)
+        assert is_ready(collector.port or 0)
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_without_that_bound_a_head_grows_as_long_as_it_comes(tmp_path: Path, kind: str) -> None:
+    """The twin: the same flood, the bound out of reach."""
+    limits = {"header_octets": 2**40, "minimum_free_octets": 0}
+    with collectors.running(collectors.config(tmp_path, limits=limits)) as collector:
+        assert octets_taken(collector.port or 0, kind, 20 * 2**20) >= 20 * 2**20
+        assert collector.ingest.counters.refused["header_too_large"] == 0
+
+
+@pytest.mark.parametrize(("octets", "status"), [(2048, b"200"), (2049, b"431")])
+def test_the_bound_of_a_head_is_exact_and_its_answer_says_so(
+    tmp_path: Path, octets: int, status: bytes
+) -> None:
+    limits = {"header_octets": 2048, "minimum_free_octets": 0}
+    empty = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\nX: \r\n\r\n"
+    head = empty.replace(b"X: ", b"X: " + b"a" * (octets - len(empty)))
+    with (
+        collectors.running(collectors.config(tmp_path, limits=limits)) as collector,
+        socket.create_connection(("127.0.0.1", collector.port or 0), timeout=5) as connection,
+    ):
+        connection.sendall(head)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 " + status)
+        if status == b"200":  # and the next request of the connection has as much room
+            connection.sendall(head)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_of_any_length_is_no_head(tmp_path: Path) -> None:
+    limits = {"header_octets": 1024, "minimum_free_octets": 0}
+    with (
+        collectors.running(collectors.config(tmp_path, limits=limits)) as collector,
+        Client(collector.port or 0) as client,
+    ):
+        body = batch([record() for _ in range(500)])
+        assert len(body) > 500_000
+        assert client.post(body).acknowledgement().stored == 500
+        in_chunks = client.request(
+            "POST",
+            "/api/v1/records",
+            iter([body[:70_000], body[70_000:]]),  # type: ignore[arg-type] # sent chunked by http.client
+            {"Content-Type": "application/json"},
+        )
+        assert in_chunks.acknowledgement().duplicate == 500
+
+
 def _end_of(connection: socket.socket) -> float:
     """Seconds until the other side closes."""
     started = time.monotonic()

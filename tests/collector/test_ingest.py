@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from collector.collector_config import Limits, ProbeEntry
-from collector.ingest import Delivery, Ingest, OverloadedError, StrangerError
+from collector.ingest import Delivery, Ingest, MisplacedError, OverloadedError, StrangerError
 from collector.store.api import Aside, Entry, Fate, StoreCounts, StoreFullError
 from nhip.catalog import COMMIT_BUCKETS_SECONDS
 from nhip.errors import StoreError, WireError
@@ -104,7 +104,7 @@ def test_batches_that_wait_together_share_a_commit(bench: Bench) -> None:
     assert [answer.result(10).stored for answer in (first, *others)] == [1, 2, 2, 2]
     assert bench.store.appended == [1, 6]
     until(lambda: bench.ingest.counters.batches == 4)
-    assert (bench.ingest.counters.stored, bench.ingest.counters.commits) == (7, 2)
+    assert bench.ingest.counters.stored == 7
     assert sum(bench.ingest.counters.commit_buckets) == 2
     assert len(bench.ingest.counters.commit_buckets) == len(COMMIT_BUCKETS_SECONDS) + 1
 
@@ -196,6 +196,40 @@ def test_a_page_that_fails_takes_no_acknowledgement_with_it(bench: Bench) -> Non
 def test_a_batch_of_another_probe_is_a_strangers(bench: Bench) -> None:
     with pytest.raises(StrangerError):
         bench.ingest.accept(ONE, batch([], probe_id="p2"))
+
+
+def test_a_batch_wholly_from_elsewhere_stays_at_its_probe(bench: Bench) -> None:
+    now = bench.clock.wall_ns()
+    wrong = [record(operator="alhpa", started_wall_ns=now) for _ in range(3)]
+    for records in (wrong, [*wrong, b"{}"]):
+        with pytest.raises(MisplacedError, match="operator 'alhpa'") as caught:
+            bench.ingest.accept(ONE, batch(records))
+        assert "[[probe]] p1" in caught.value.remedy
+    assert bench.ingest.counters.quarantined == {}
+    assert bench.store.appended == []
+
+
+def test_one_record_that_agrees_sends_the_others_aside(bench: Bench) -> None:
+    now = bench.clock.wall_ns()
+    records = [record(operator=name, started_wall_ns=now) for name in ("beta", "alpha", "beta")]
+    acknowledgement = bench.ingest.accept(ONE, batch(records)).result(10)
+    assert acknowledgement.stored == 1
+    assert [item.position for item in acknowledgement.rejected] == [0, 2]
+
+
+def test_a_probe_that_was_corrected_can_go_on_past_what_it_measured_before(bench: Bench) -> None:
+    lenient = msgspec.structs.replace(ONE, misplaced="quarantine")
+    wrong = batch([record(operator="beta", started_wall_ns=bench.clock.wall_ns())])
+    assert len(bench.ingest.accept(lenient, wrong).result(10).rejected) == 1
+    until(lambda: bench.ingest.counters.quarantined == {"identity": 1})
+
+
+def test_a_batch_of_more_epochs_than_the_store_remembers_is_refused_whole(bench: Bench) -> None:
+    now = bench.clock.wall_ns()
+    many = [record(epoch=f"e{n}", sequence=1, started_wall_ns=now) for n in range(17)]
+    with pytest.raises(WireError, match=r"17 epochs.*at most 16"):
+        bench.ingest.accept(ONE, batch(many))
+    assert bench.ingest.accept(ONE, batch(many[:16])).result(10).stored == 16
 
 
 def test_more_records_than_a_batch_may_have(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 from pathlib import Path
 
 import msgspec
@@ -94,6 +95,11 @@ def test_failures_of_both_directions_are_told_apart_by_what_was_planned() -> Non
 def test_a_busy_server_says_nothing_of_the_network() -> None:
     busy = transfer([], outcome=Outcome.BUSY, counters=Counters(sent=1, received=0, lost=0, failed=1))
     assert speed_samples(busy, Direction.DOWN) == Samples(())
+
+
+def test_transfers_that_ended_busy_are_no_failures_among_others() -> None:
+    some = transfer([1e8], counters=Counters(sent=4, received=1, lost=1, failed=2, busy=2))
+    assert speed_samples(some, Direction.DOWN) == Samples((1e8,), failures=1)
 
 
 def test_only_the_kinds_and_classes_the_profile_names_are_samples() -> None:
@@ -188,6 +194,27 @@ def test_an_unverified_limit_never_yields_conforming(
         Verdict.TOO_FEW_SAMPLES,
         Verdict.LIMIT_UNVERIFIED,
     )
+
+
+@pytest.mark.parametrize("mean", [1.0, 9e7, 1e12])
+def test_an_edition_not_in_force_judges_nothing(mean: float) -> None:
+    assert judge(DOWN, of(mean, 1000), 1e8, in_force=False) is Verdict.LIMIT_UNVERIFIED
+
+
+def test_an_edition_is_in_force_from_its_first_day_to_its_last() -> None:
+    edition = msgspec.structs.replace(PROFILE, in_force_from=date(2020, 3, 1), in_force_to=date(2023, 6, 30))
+    days = [date(2020, 2, 29), date(2020, 3, 1), date(2023, 6, 30), date(2023, 7, 1)]
+    assert [edition.in_force_on(day) for day in days] == [False, True, True, False]
+    assert PROFILE.in_force_from == date(2023, 7, 1) and PROFILE.in_force_to is None
+
+
+def test_a_verdict_of_an_edition_that_has_ended_is_never_conforming() -> None:
+    ended = msgspec.structs.replace(PROFILE, in_force_to=date(2024, 1, 1))
+    for profile, verdict in ((PROFILE, "conforming"), (ended, "limit_unverified")):
+        kept = Tally(profile, 90, lambda operator, technology, direction: 1e8, FakeClock())
+        kept.observe([transfer([1e8, 1e8]) for _ in range(500)])
+        [row] = [row for row in kept.rows() if row.indicator_id == "fx.speed.down.mean"]
+        assert row.verdict == verdict
 
 
 def test_the_declared_limit_is_a_share_of_what_is_declared() -> None:

@@ -17,10 +17,11 @@ from nhip.catalog import CATALOG, MetricKind
 from nhip.measurement import Direction, Outcome
 from nhip.wire import LimitForecast, LinkForecast
 from tests.lab import collectors
-from tests.lab.collectors import FORECAST_KEY, Client
+from tests.lab.collectors import FORECAST_KEY, PROBE, Client
 from tests.lab.fake_clock import FakeClock
 from tests.lab.records import agent, around, batch, record, speed
 
+ON_THE_SERVERS_PAGE = ("nhip_server_", "nhip_reflector_", "nhip_dns_responder_")
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -65,7 +66,9 @@ def everything(clock: FakeClock) -> bytes:
             ),
             b"{}",
         ],
-        status=agent(now, spool_oldest_age_seconds=3.0, schedule_lag_seconds_max=0.1),
+        status=agent(
+            now, spool_oldest_age_seconds=3.0, schedule_lag_seconds_max=0.1, spool_octets=4096, tests_total=77
+        ),
     )
 
 
@@ -134,7 +137,7 @@ def test_every_family_is_in_the_catalog_with_its_labels_and_kind(client: Client,
             assert set(sample.labels) - extra == set(metric.labels)
             assert sample.timestamp is None
     assert "_created" not in text
-    assert seen == set(CATALOG)
+    assert seen == {name for name in CATALOG if not name.startswith(ON_THE_SERVERS_PAGE)}
 
 
 def test_the_values_are_those_of_the_records(client: Client, clock: FakeClock) -> None:
@@ -149,6 +152,10 @@ def test_the_values_are_those_of_the_records(client: Client, clock: FakeClock) -
     assert value(found, "nhip_probe_declared_speed_bits_per_second", direction="down") == 1.5e8
     assert value(found, "nhip_probe_declared_speed_bits_per_second", direction="up") is None
     assert value(found, "nhip_probe_packets_lost_total", kind="icmp") == 1
+    assert value(found, "nhip_probe_packets_received_total", kind="icmp") == 10
+    assert value(found, "nhip_probe_packets_failed_total", kind="icmp") == 0
+    assert value(found, "nhip_agent_spool_bytes") == 4096
+    assert value(found, "nhip_agent_tests_total") == 77
     assert value(found, "nhip_probe_round_trip_delay_seconds_bucket", le="0.01") == 1
     assert value(found, "nhip_probe_round_trip_delay_seconds_bucket", le="0.005") == 0
     assert value(found, "nhip_agent_spool_oldest_age_seconds") == 3.0
@@ -167,6 +174,43 @@ def test_a_forecast_shows_dates_as_seconds_and_only_what_exists(client: Client, 
     assert value(found, "nhip_link_over_limit", rule="mean80") == 0
     assert value(found, "nhip_link_over_limit", rule="unknown") is None
     assert value(found, "nhip_link_capacity_bits_per_second", provenance="simulated") == 1e10
+
+
+def test_a_forecast_of_long_ago_shows_only_capacity_and_date(client: Client, clock: FakeClock) -> None:
+    with Client(client.port, FORECAST_KEY) as publisher:
+        publisher.request("POST", "/api/v1/forecasts", forecast(clock), {"Content-Type": "application/json"})
+    clock.advance(7 * 86_400)
+    assert value(samples(client), "nhip_link_forecast_limit_probability", rule="peak90") == 0.4
+    clock.advance(1)
+    names = {name for name, _labels in samples(client) if name.startswith("nhip_link_")}
+    assert names == {"nhip_link_capacity_bits_per_second", "nhip_link_forecast_made_timestamp_seconds"}
+
+
+def test_every_configured_access_is_there_before_its_first_word(tmp_path: Path, clock: FakeClock) -> None:
+    probe = {**PROBE, "technologies": ["4g", "5g"]}
+    with (
+        collectors.running(collectors.config(tmp_path, probe=[probe]), clock) as collector,
+        Client(collector.port or 0) as client,
+    ):
+        found = samples(client)
+    for technology in ("4g", "5g"):
+        assert value(found, "nhip_probe_configured", probe="p1", technology=technology) == 1
+    assert value(found, "nhip_probe_last_seen_timestamp_seconds") is None
+
+
+def test_evictions_and_failing_pages_are_counted(
+    client: Client, collector: Collector, clock: FakeClock
+) -> None:
+    def broken(records: object) -> None:
+        raise ZeroDivisionError
+
+    bad = [b'{"n":%d}' % number for number in range(1003)]
+    client.post(batch([record(started_wall_ns=clock.wall_ns()), *bad]))
+    collector.ingest._observer = broken  # type: ignore[assignment]
+    client.post(batch([record(started_wall_ns=clock.wall_ns())]))
+    found = samples(client)
+    assert value(found, "nhip_collector_quarantine_evicted_total") == 3
+    assert value(found, "nhip_collector_observer_failures_total") == 1
 
 
 def test_what_does_not_exist_has_no_sample(client: Client, clock: FakeClock) -> None:
@@ -217,7 +261,7 @@ def test_no_sender_can_break_the_page(client: Client, clock: FakeClock) -> None:
     ):
         hostile = good.replace(old, new)
         assert hostile != good
-        assert client.post(hostile.encode()).status == 200
+        assert client.post(hostile.encode()).status == (409 if new == '"beta"' else 200)
     page = client.get("/metrics")
     assert page.status == 200
     families = {family.name for family in text_string_to_metric_families(page.body.decode())}

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from collector.service import Collector
+from collector.service import SEEN_KEPT_SECONDS, Collector
 from collector.store.registry import STORES
 from nhip.clock import SystemClock
-from nhip.errors import ConfigError, UnknownNameError
+from nhip.errors import ConfigError
 from tests.lab import collectors
 from tests.lab.collector_process import collector_process, free_port
 from tests.lab.collectors import PROBE, Client, plain_page
 from tests.lab.deliverer import Deliverer, is_ready, until
+from tests.lab.fake_clock import FakeClock
 from tests.lab.records import SECOND_NS, agent, batch, record
 
 
@@ -47,6 +48,67 @@ def test_a_result_of_a_slow_schedule_is_shown_again_after_a_restart(tmp_path: Pa
         assert len(collector.view().series) == 1
     with collectors.running(settings) as collector:
         until(lambda: len(collector.view().series) == 1)
+
+
+def last_seen_wall_ns(collector: Collector) -> int | None:
+    [row] = collector.view().accesses
+    return row.last_seen_wall_ns
+
+
+def test_when_a_probe_was_last_heard_survives_a_restart_long_after(tmp_path: Path) -> None:
+    """Also when all it had to say was that it lives."""
+    clock, settings = FakeClock(), collectors.config(tmp_path)
+    with collectors.running(settings, clock) as collector, Client(collector.port or 0) as client:
+        client.post(batch([], status=agent(clock.wall_ns())))
+        heard_wall_ns = last_seen_wall_ns(collector)
+        assert heard_wall_ns == clock.wall_ns()
+    clock.advance(30 * 86_400)
+    with collectors.running(settings, clock) as collector:
+        assert last_seen_wall_ns(collector) == heard_wall_ns
+        assert collector.view().accesses[0].silent
+
+
+def test_when_a_probe_was_last_heard_is_on_disk_within_a_minute(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with (
+        collectors.running(collectors.config(tmp_path), clock) as collector,
+        Client(collector.port or 0) as client,
+    ):
+        client.post(batch([], status=agent(clock.wall_ns())))
+        assert collector.store.last_seen() == {}
+        clock.advance(SEEN_KEPT_SECONDS)
+        client.post(batch([], status=agent(clock.wall_ns())))
+        assert collector.store.last_seen() == {"p1": clock.wall_ns()}
+
+
+def modes(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): oct(path.stat().st_mode & 0o777) for path in directory.rglob("*")
+    }
+
+
+def test_journal_archive_and_forecasts_are_their_owners_alone(tmp_path: Path) -> None:
+    settings = collectors.config(tmp_path, store={"name": "delta"})
+    with collectors.running(settings) as collector, Client(collector.port or 0) as client:
+        client.post(batch([record()]))
+        found = modes(tmp_path / "data")
+    assert found.pop("archive") == "0o700"
+    beside = {name: mode for name, mode in found.items() if not name.startswith("archive/")}
+    assert {"journal.sqlite", "journal.sqlite-wal", "forecasts.sqlite", "lock"} <= set(beside)
+    assert set(beside.values()) == {"0o600"}
+
+
+def test_a_collector_run_as_a_program_makes_no_file_others_can_read(tmp_path: Path) -> None:
+    port = free_port()
+    settings = tmp_path / "collector.toml"
+    collectors.write_config(settings, port, tmp_path / "data", [PROBE], name="delta")
+    with collector_process(settings) as process:
+        until(lambda: is_ready(port))
+        found = modes(tmp_path / "data")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    assert any(name.startswith("archive/_delta_log/") for name in found)
+    assert {mode[-2:] for mode in found.values()} == {"00"}
 
 
 def test_close_may_be_called_twice_and_before_start(tmp_path: Path) -> None:
@@ -87,9 +149,8 @@ def test_a_port_in_use_is_named_and_nothing_is_left_running(tmp_path: Path) -> N
 
 
 def test_an_unknown_store_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    settings = collectors.config(tmp_path, store={"name": "sqlight"})
-    with pytest.raises(UnknownNameError, match="sqlite"):
-        Collector(settings, SystemClock(), plain_page)
+    with pytest.raises(ConfigError, match=r"store\.name: 'sqlight'.*sqlite"):
+        collectors.config(tmp_path, store={"name": "sqlight"})
 
 
 def test_sigterm_ends_it_after_the_last_acknowledgement(tmp_path: Path) -> None:

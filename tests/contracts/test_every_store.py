@@ -180,6 +180,89 @@ def test_quarantine_keeps_the_bytes_once_and_the_newest_of_each_probe(open_store
     assert store.counts().quarantined == 3
 
 
+def aside_of(item: Entry) -> Aside:
+    """The quarantine's form of a record put aside by mistake."""
+    return Aside(
+        probe_id=item.record.probe_id,
+        reason="identity",
+        detail="",
+        body=item.body,
+        received_wall_ns=item.received_wall_ns,
+    )
+
+
+def test_quarantine_is_bounded_in_octets_of_each_probe_and_evictions_are_counted(open_store: Open) -> None:
+    store = open_store(quarantine_octets_per_probe=2500)
+    items = [
+        Aside(probe_id=probe_id, reason="malformed", detail="", body=b"%d" % n * 1000, received_wall_ns=T0)
+        for n in range(5)
+        for probe_id in ("p1", "p2")
+    ]
+    store.append([], items)
+    assert list(store.quarantine()) == items[6:]
+    assert (store.counts().quarantined, store.counts().quarantine_evicted) == (4, 6)
+
+
+def test_a_record_out_of_quarantine_is_stored_though_later_ones_of_its_epoch_were(open_store: Open) -> None:
+    store, batch = open_store(), spooled(1, 6)
+    store.append([batch[0], *batch[3:]], [aside_of(item) for item in batch[1:3]])
+    archive(store)
+    pairs = [(aside_of(item), item) for item in batch[1:3]]
+    assert store.readmit(pairs) == [Fate.STORED] * 2
+    assert ids(store.records(0, EVER)) == ids(batch)
+    assert (store.counts().records, store.counts().quarantined) == (6, 0)
+    assert list(store.quarantine()) == []
+    assert store.readmit(pairs) == [Fate.DUPLICATE] * 2
+    archive(store)
+    assert store.append(batch) == [Fate.DUPLICATE] * 6
+    assert ids(store.records(0, EVER)) == ids(batch)
+
+
+@pytest.mark.parametrize("sequence", [0, 1])
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_record_in_quarantine_that_was_stored_as_well_stays_single(
+    open_store: Open, sequence: int, archived: bool
+) -> None:
+    store = open_store()
+    one = entry(1, epoch="e1", sequence=sequence)
+    store.append([], [aside_of(one)])
+    store.append([one])
+    if archived:
+        archive(store)
+    assert store.readmit([(aside_of(one), one)]) == [Fate.DUPLICATE]
+    assert ids(store.records(0, EVER)) == ids([one])
+    assert (store.counts().records, store.counts().quarantined) == (1, 0)
+
+
+def test_a_record_out_of_quarantine_that_comes_again_is_a_duplicate(open_store: Open) -> None:
+    """Its acknowledgement was lost, and the last of its batch had been put aside."""
+    store, batch = open_store(), spooled(1, 3)
+    store.append(batch[:2], [aside_of(batch[2])])
+    store.readmit([(aside_of(batch[2]), batch[2])])
+    archive(store)
+    assert store.append(batch) == [Fate.DUPLICATE] * 3
+
+
+def test_a_probe_that_restarts_all_day_has_its_repeated_batch_recognised(open_store: Open) -> None:
+    """Three hundred epochs in batches of sixteen; each batch comes twice, with the archive in between."""
+    store = open_store()
+    for first in range(0, 300, 16):
+        now = T0 - first * SECOND_NS  # this host's clock may even go backwards
+        batch = [entry(n, epoch=f"e{n}", sequence=1, received_wall_ns=now) for n in range(first, first + 16)]
+        assert store.append(batch) == [Fate.STORED] * 16
+        archive(store)
+        assert store.append(batch) == [Fate.DUPLICATE] * 16
+    assert store.counts().records == 304
+
+
+def test_when_probes_were_last_heard_survives_a_restart(open_store: Open) -> None:
+    store = open_store()
+    store.remember_seen({"p1": T0, "p2": T0 + 1})
+    store.remember_seen({"p2": T0 + 2})
+    store.close()
+    assert open_store().last_seen() == {"p1": T0, "p2": T0 + 2}
+
+
 def test_quarantine_and_records_are_kept_together(open_store: Open) -> None:
     store = open_store()
     aside = Aside(probe_id="p1", reason="time", detail="", body=b"x", received_wall_ns=T0)
