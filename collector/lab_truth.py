@@ -2,7 +2,7 @@
 
 ::
 
-    {"accesses": [{"probe_id": "hn-viettel-fixed", "delay_seconds": 0.012, "loss_ratio": 0.01,
+    {"accesses": [{"probe_id": "hn-alpha-fixed", "delay_seconds": 0.012, "loss_ratio": 0.01,
                    "down_bits_per_second": 80e6, "up_bits_per_second": 40e6}]}
 
 Any of the four figures may be absent; other keys are ignored.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from nhip.errors import ConfigError
 
+_KEY = re.compile(r"[!-~]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -19,9 +21,14 @@ def read_key_file(path: Path) -> str:
         raise ConfigError(f"the key file {path} cannot be read: {error}") from error
     if mode & 0o077:
         raise ConfigError(f"the key file {path} can be read by others", remedy=f"run: chmod 600 {path}")
-    if not text or not text.isprintable() or " " in text:
-        raise ConfigError(f"the key file {path} holds no key", remedy="put the key alone on its one line")
-    return text
+    return checked_key(text, f"the key file {path}")
+
+
+def checked_key(key: str, where: str) -> str:
+    """The key, which an HTTP header must be able to carry; the message of ConfigError does not show it."""
+    if not _KEY.fullmatch(key):
+        raise ConfigError(f"{where} holds no key", remedy="make one with: nhip key")
+    return key
 
 
 def refuse_clear_text(url: str, what: str) -> None:

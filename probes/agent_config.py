@@ -6,7 +6,6 @@ import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +14,7 @@ from nhip.config import convert
 from nhip.errors import ConfigError, UnknownNameError
 from nhip.geography import provinces
 from nhip.measurement import Environment, TargetClass, Technology
+from nhip.secret import refuse_clear_text
 from nhip.wire import Identifier
 from probes.metrics import MetricsSection
 from probes.network import is_host
@@ -63,12 +63,7 @@ class CollectorSection(Section, frozen=True, kw_only=True):
     timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 20.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            raise ConfigError(
-                f"collector.url: {self.url!r}: would send the key unencrypted over a network",
-                remedy="write https://, or reach the collector over this host's loopback address",
-            )
+        refuse_clear_text(self.url, "collector.url")
 
 
 class SpoolSection(Section, frozen=True, kw_only=True):

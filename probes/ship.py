@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import http.client
 import random
-import re
 import socket
 import ssl
 from pathlib import Path
@@ -14,7 +13,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from nhip import __version__
-from nhip.errors import CannotMeasureError, ShipError
+from nhip.errors import ConfigError, ShipError
+from nhip.secret import checked_key, read_key_file
 from nhip.wire import Acknowledgement, batch_sha256
 
 RECORDS_PATH = "/api/v1/records"
@@ -25,7 +25,6 @@ FIRST_RETRY_OF_A_STRANGER_SECONDS = 10.0
 _ANSWER_OCTETS = 1 << 20
 # How a kept connection shows that the other end closed it meanwhile.
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
-_KEY = re.compile(r"[!-~]+")
 
 
 class BatchRefusedError(ShipError):
@@ -152,28 +151,12 @@ def retry_seconds(
 
 
 def read_key(key: str | None, key_file: Path | None) -> str:
-    """The probe's key, from the environment or its file; a file others can read is refused."""
+    """The probe's key, from the environment or its file; ConfigError when there is none that can be used."""
     if key and key.strip():
-        return _checked(key.strip(), "the probe's key")
+        return checked_key(key.strip(), "the probe's key")
     if key_file is None:
-        raise CannotMeasureError("the probe has no key", remedy="set collector.key_file or NHIP_PROBE_KEY")
-    try:
-        mode = key_file.stat().st_mode
-        text = key_file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CannotMeasureError(f"the key file {key_file} cannot be read: {error}") from error
-    if mode & 0o077:
-        raise CannotMeasureError(
-            f"the key file {key_file} can be read by others", remedy=f"run: chmod 600 {key_file}"
-        )
-    return _checked(text, f"the key file {key_file}")
-
-
-def _checked(key: str, where: str) -> str:
-    """The key, which an HTTP header must be able to carry; the message does not show it."""
-    if not _KEY.fullmatch(key):
-        raise CannotMeasureError(f"{where} holds no key", remedy="make one with: nhip key")
-    return key
+        raise ConfigError("the probe has no key", remedy="set collector.key_file or NHIP_PROBE_KEY")
+    return read_key_file(key_file)
 
 
 _KINDS: dict[int, type[ShipError]] = {

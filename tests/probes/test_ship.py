@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nhip.errors import CannotMeasureError, ShipError
+from nhip.errors import ConfigError, ShipError
 from nhip.wire import batch_sha256
 from probes.ship import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, Shipper, read_key, retry_seconds
 from tests.lab import records
@@ -260,7 +260,7 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -
     path = tmp_path / "probe.key"
     path.write_text("secret")
     path.chmod(mode)
-    with pytest.raises(CannotMeasureError, match="can be read by others") as raised:
+    with pytest.raises(ConfigError, match="can be read by others") as raised:
         read_key(None, path)
     assert raised.value.remedy == f"run: chmod 600 {path}"
 
@@ -270,7 +270,7 @@ def test_a_file_without_a_key_is_refused_and_its_content_not_shown(tmp_path: Pat
     path = tmp_path / "probe.key"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises(CannotMeasureError) as raised:
+    with pytest.raises(ConfigError) as raised:
         read_key(None, path)
     assert str(path) in str(raised.value)
     assert "words" not in str(raised.value)
@@ -278,13 +278,13 @@ def test_a_file_without_a_key_is_refused_and_its_content_not_shown(tmp_path: Pat
 
 @pytest.mark.parametrize("key", ["two words", "line\r\nX-Injected: 1", "khóa"])
 def test_a_key_that_no_header_can_carry_is_refused_at_start(key: str) -> None:
-    with pytest.raises(CannotMeasureError, match="holds no key"):
+    with pytest.raises(ConfigError, match="holds no key"):
         read_key(key, None)
 
 
 def test_no_key_at_all_says_where_to_put_one(tmp_path: Path) -> None:
-    with pytest.raises(CannotMeasureError, match="has no key") as raised:
+    with pytest.raises(ConfigError, match="has no key") as raised:
         read_key(None, None)
     assert "NHIP_PROBE_KEY" in raised.value.remedy
-    with pytest.raises(CannotMeasureError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         read_key(None, tmp_path / "absent")
