@@ -21,7 +21,7 @@ import pytest
 
 from nhip import config, wire
 from nhip.clock import SystemClock
-from nhip.errors import CannotMeasureError, ConfigError
+from nhip.errors import ConfigError
 from probes.agent import Agent
 from probes.agent_config import AgentConfig
 from probes.spool import Spool
@@ -274,7 +274,7 @@ def test_starting_without_a_key_is_an_error_with_a_remedy(tmp_path: Path) -> Non
     table = table_of(tmp_path, "http://127.0.0.1:1", [CONNECT])
     del table["collector"]["key"]
     agent = Agent(config.convert(table, AgentConfig, "t", environment={}), SystemClock())
-    with pytest.raises(CannotMeasureError, match="has no key"):
+    with pytest.raises(ConfigError, match="has no key"):
         agent.start()
     agent.close()
 
