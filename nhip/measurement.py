@@ -169,6 +169,19 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OneWayDelay:
+    """How long a packet took in one direction, by two clocks, and how far those two may be apart.
+
+    Published only when both clocks tell their error (RFC 7679 section 3.7); the true delay lies within
+    `delay_ns` ± `error_ns`. It may be negative by no more than that.
+    """
+
+    direction: Direction
+    delay_ns: int
+    error_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Singleton:
     """One attempt and its fate."""
 
@@ -179,11 +192,48 @@ class Singleton:
     delay_ns: int | None = None
     """The delay as the method defines it; `None` whenever it is undefined (RFC 7679 section 3.4)."""
     delay_source: StampSource | None = None
-    """Who told the arrival that `delay_ns` ends with; `sent.source` says it of its beginning."""
+    """The worse of who told when the packet left and who told when the answer came."""
+    host_sent_mono_ns: int | None = None
+    """When this program handed the packet over (RFC 2330 section 10.2: host time); `sent` is its wire time
+    where somebody better than user space told it."""
+    host_received_mono_ns: int | None = None
+    """When this program read the answer; `received` is its wire time where the kernel told it."""
+    send_lag_ns: int | None = None
+    """How long after it was due the packet was handed over: this probe's own lateness, never negative."""
+    own_error_ns: int | None = None
+    """How far `delay_ns` may be wrong by this host's own doing; `None` where it is not known."""
+    one_way: tuple[OneWayDelay, ...] = ()
     transfer: Transfer | None = None
     phases: tuple[Phase, ...] = ()
     detail: str = ""
     """A short fact for a person: an ICMP code, an HTTP status, an errno name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionalLoss:
+    """Where the packets of a round trip were lost, as a far end that numbers its answers can tell.
+
+    Of `sent` packets, `lost_up` never reached the far end and `lost_down` are answers that never came back;
+    of `undetermined` nobody can say (nothing came back after them).
+    """
+
+    sent: int
+    lost_up: int
+    lost_down: int
+    undetermined: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistic:
+    """A number about a sample, with its unit, how many singletons it rests on and how it is defined."""
+
+    name: str
+    value: float | None
+    unit: str
+    count: int
+    definition: str
+    of: str = ""
+    """What of several it is about: a codec, a direction, a service; empty where there is only one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +259,11 @@ class Sample:
     """Payload octets handed to the network, retransmissions and headers not counted."""
     octets_received: int = 0
     parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    statistics: tuple[Statistic, ...] = ()
+    """Numbers only this kind of test has; what every kind has follows from the singletons."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What was learnt of the far end in words: TLS version, HTTP version, name of the server instance."""
+    directional_loss: DirectionalLoss | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -234,17 +289,6 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statistic:
-    """A number about a sample, with its unit, how many singletons it rests on and how it is defined."""
-
-    name: str
-    value: float | None
-    unit: str
-    count: int
-    definition: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """Location of a set of values in `unit`; quantiles as :func:`nhip.statistics.quantile` has them."""
 
@@ -256,3 +300,48 @@ class Summary:
     p95: float
     p99: float
     max: float
+    p999: float | None = None
+    """99.9 %; `None` in records of before this was kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneWaySummary:
+    """One-way delay in one direction and how far the two clocks it rests on may be apart, in seconds.
+
+    The minimum, like any value, may be below zero by no more than `error_seconds`, the largest of the sample.
+    """
+
+    direction: Direction
+    delay_seconds: Summary
+    error_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossPattern:
+    """How losses follow each other (RFC 3357). A loss period is a run of packets lost one after another."""
+
+    periods: int
+    longest_period_packets: int
+    mean_period_packets: float | None
+    """`None` where nothing was lost."""
+    shortest_distance_packets: int | None
+    """Fewest sequence numbers from one lost packet to the next (1: neighbours); `None` below two losses."""
+    median_distance_packets: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTiming:
+    """What this host added to its own measurement, and whether that is too much to trust the delay."""
+
+    send_lag_seconds: Summary | None
+    """Handed over after due: the scheduler's and this program's lateness. No part of the delay."""
+    send_queueing_seconds: Summary | None
+    """From the hand-over to the wire; in no delay whose packet the kernel stamped at departure."""
+    receive_queueing_seconds: Summary | None
+    """From the wire to this program; in no delay whose answer the kernel stamped at arrival."""
+    own_error_seconds: Summary | None
+    """How far the delays may be wrong by this host's doing."""
+    error_share_limit: float
+    """The share of the median delay that the own error's 99th percentile must not exceed."""
+    doubtful: bool
+    """True when it does."""

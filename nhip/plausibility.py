@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from statistics import fmean as mean
 from typing import TYPE_CHECKING
 
 from nhip.measurement import Counters, Outcome, Singleton, Stamp, Summary
-from nhip.statistics import wilson_interval
+from nhip.statistics import DELAY_PROBABILITIES, wilson_interval
 
 if TYPE_CHECKING:
     from nhip.wire import Record
@@ -25,7 +26,11 @@ _LONGEST_SECONDS = 1e7
 # Sums of floating point numbers end within this share of the exact one.
 _ROUNDING = 1e-9
 _COUNTS = tuple(field.name for field in dataclasses.fields(Counters))
-_SUMMARY_NUMBERS = tuple(field.name for field in dataclasses.fields(Summary) if field.type == "float")
+_SUMMARY_NUMBERS = tuple(
+    field.name for field in dataclasses.fields(Summary) if str(field.type).startswith("float")
+)
+_STATISTIC_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_LONGEST_TEXT = 500
 
 
 def contradictions(record: Record) -> Iterator[str]:
@@ -37,7 +42,12 @@ def contradictions(record: Record) -> Iterator[str]:
     for key in ("round_trip_delay_seconds", "ipdv_seconds", "pdv_seconds"):
         summary: Summary | None = getattr(record, key)
         if summary is not None:
-            yield from _of_summary(key, summary, record.counters)
+            yield from _of_summary(key, summary, record.counters.received)
+    yield from _of_quantiles(record)
+    yield from _of_loss_pattern(record)
+    yield from _of_directions(record)
+    yield from _of_self_timing(record)
+    yield from _of_statistics(record)
     type_p, clock = record.type_p, record.clock
     yield from _outside("type_p.size_octets", type_p.size_octets, 65_535)
     yield from _outside("type_p.dscp", type_p.dscp, 63)
@@ -55,6 +65,20 @@ def numbers_without_value(record: Record) -> Iterator[str]:
         summary: Summary | None = getattr(record, key)
         if summary is not None:
             yield from _not_finite(key, {name: getattr(summary, name) for name in _SUMMARY_NUMBERS})
+    for one_way in record.one_way_delays:
+        values = {name: getattr(one_way.delay_seconds, name) for name in _SUMMARY_NUMBERS}
+        yield from _not_finite("one_way_delays", values | {"error_seconds": one_way.error_seconds})
+    for name, summary in _timings(record):
+        yield from _not_finite(name, {number: getattr(summary, number) for number in _SUMMARY_NUMBERS})
+    for statistic in record.statistics:
+        yield from _not_finite(f"statistics.{statistic.name}", {"value": statistic.value})
+    if record.loss_pattern is not None:
+        yield from _not_finite("loss_pattern", dataclasses.asdict(record.loss_pattern))
+    quantiles = record.round_trip_delay_quantiles_seconds or ()
+    yield from _not_finite(
+        "round_trip_delay_quantiles_seconds",
+        {str(position): value for position, value in enumerate(quantiles)},
+    )
     yield from _not_finite("parameters", record.parameters)
     yield from _not_finite("phases_seconds", record.phases_seconds)
     low, high = record.loss_interval or (None, None)
@@ -113,17 +137,110 @@ def _of_speeds(record: Record) -> Iterator[str]:
             yield f"speeds[{position}].mean_bits_per_second: is not the mean of its rates"
 
 
-def _of_summary(key: str, summary: Summary, counters: Counters) -> Iterator[str]:
-    if summary.min < 0 or summary.max > _LONGEST_SECONDS:
-        yield f"{key}: lies outside 0 to {_LONGEST_SECONDS:.0f} seconds"
-    ordered = (summary.min, summary.p50, summary.p95, summary.p99, summary.max)
+def _of_summary(key: str, summary: Summary, most: int, *, lowest_seconds: float = 0.0) -> Iterator[str]:
+    if summary.min < lowest_seconds or summary.max > _LONGEST_SECONDS:
+        yield f"{key}: lies outside {lowest_seconds:g} to {_LONGEST_SECONDS:.0f} seconds"
+    p999 = summary.max if summary.p999 is None else summary.p999
+    ordered = (summary.min, summary.p50, summary.p95, summary.p99, p999, summary.max)
     slack = _ROUNDING * abs(summary.max)
     if any(low > high + slack for low, high in pairwise(ordered)):
         yield f"{key}: its quantiles are not in order"
     if not summary.min - slack <= summary.mean <= summary.max + slack:
         yield f"{key}.mean: lies outside minimum and maximum"
-    if not 1 <= summary.count <= counters.received:
-        yield f"{key}.count: {summary.count} values of {counters.received} received"
+    if not 1 <= summary.count <= most:
+        yield f"{key}.count: {summary.count} values of {most} packets"
+
+
+def _of_quantiles(record: Record) -> Iterator[str]:
+    key = "round_trip_delay_quantiles_seconds"
+    quantiles, delay = record.round_trip_delay_quantiles_seconds, record.round_trip_delay_seconds
+    if quantiles is None:
+        return
+    if len(quantiles) != len(DELAY_PROBABILITIES):
+        yield f"{key}: {len(quantiles)} values of {len(DELAY_PROBABILITIES)}"
+    elif delay is None:
+        yield f"{key}: are there without a delay"
+    else:
+        slack = _ROUNDING * abs(delay.max)
+        if any(low > high + slack for low, high in pairwise(quantiles)):
+            yield f"{key}: are not in order"
+        at = dict(zip(DELAY_PROBABILITIES, quantiles, strict=True))
+        told = {0.0: delay.min, 0.5: delay.p50, 0.95: delay.p95, 0.99: delay.p99, 1.0: delay.max}
+        if any(abs(at[probability] - value) > slack for probability, value in told.items()):
+            yield f"{key}: do not agree with round_trip_delay_seconds"
+
+
+def _of_loss_pattern(record: Record) -> Iterator[str]:
+    pattern, lost = record.loss_pattern, record.counters.lost
+    if pattern is None:
+        return
+    if not 0 <= pattern.periods <= lost or (pattern.periods == 0) != (lost == 0):
+        yield f"loss_pattern.periods: {pattern.periods} periods of {lost} lost packets"
+    if not 0 <= pattern.longest_period_packets <= lost:
+        yield f"loss_pattern.longest_period_packets: is more than the {lost} lost"
+    if (pattern.mean_period_packets is None) != (pattern.periods == 0):
+        yield "loss_pattern.mean_period_packets: is there without a period, or missing"
+    elif abs((pattern.mean_period_packets or 0.0) * pattern.periods - lost) > _ROUNDING * max(lost, 1):
+        yield "loss_pattern.mean_period_packets: is not lost ÷ periods"
+    for name in ("shortest_distance_packets", "median_distance_packets"):
+        value = getattr(pattern, name)
+        if (value is None) != (lost < 2) or (value is not None and value < 1):
+            yield f"loss_pattern.{name}: cannot be of {lost} lost packets"
+
+
+def _of_directions(record: Record) -> Iterator[str]:
+    found, counters = record.directional_loss, record.counters
+    if found is not None:
+        parts = (found.lost_up, found.lost_down, found.undetermined)
+        if min(found.sent, *parts) < 0 or found.sent > counters.sent:
+            yield "directional_loss: its counts cannot be"
+        if sum(parts) != counters.lost:
+            yield "directional_loss: its parts are not what was lost"
+    directions = [one_way.direction for one_way in record.one_way_delays]
+    if len(set(directions)) < len(directions):
+        yield "one_way_delays: one direction stands there twice"
+    for one_way in record.one_way_delays:
+        key = f"one_way_delays.{one_way.direction}"
+        if not 0 < one_way.error_seconds <= _LONGEST_SECONDS:
+            yield f"{key}.error_seconds: is no error of two clocks"
+            continue
+        lowest = -one_way.error_seconds
+        yield from _of_summary(key, one_way.delay_seconds, counters.received, lowest_seconds=lowest)
+
+
+def _of_self_timing(record: Record) -> Iterator[str]:
+    timing = record.self_timing
+    if timing is None:
+        return
+    most = record.counters.sent + record.counters.not_sent
+    for name, summary in _timings(record):
+        yield from _of_summary(name, summary, most)
+    if not 0 < timing.error_share_limit <= 1:
+        yield "self_timing.error_share_limit: is no share"
+
+
+def _timings(record: Record) -> Iterator[tuple[str, Summary]]:
+    if record.self_timing is not None:
+        for field in dataclasses.fields(record.self_timing):
+            value = getattr(record.self_timing, field.name)
+            if isinstance(value, Summary):
+                yield f"self_timing.{field.name}", value
+
+
+def _of_statistics(record: Record) -> Iterator[str]:
+    seen = set()
+    for position, statistic in enumerate(record.statistics):
+        key = f"statistics[{position}]"
+        if not _STATISTIC_NAME.fullmatch(statistic.name):
+            yield f"{key}.name: is no identifier"
+        if not statistic.definition:
+            yield f"{key}.definition: is missing"
+        if max(len(statistic.definition), len(statistic.unit), len(statistic.of)) > _LONGEST_TEXT:
+            yield f"{key}: a text is longer than {_LONGEST_TEXT}"
+        yield from _outside(f"{key}.count", statistic.count, _LARGEST_COUNT)
+        if (statistic.name, statistic.of) in seen:
+            yield f"{key}: {statistic.name} {statistic.of} stands there twice"
+        seen.add((statistic.name, statistic.of))
 
 
 def _of_singleton(key: str, singleton: Singleton) -> Iterator[str]:

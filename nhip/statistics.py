@@ -8,11 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from statistics import NormalDist
 
-from nhip.measurement import Counters, Outcome, Sample, Singleton, StampSource, Statistic, Summary
+from nhip.measurement import (
+    Counters,
+    Direction,
+    LossPattern,
+    OneWaySummary,
+    Outcome,
+    Sample,
+    SelfTiming,
+    Singleton,
+    StampSource,
+    Statistic,
+    Summary,
+)
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
+
+DELAY_PROBABILITIES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
+"""The quantiles kept of every delay distribution: those that draft-ietf-ippm-qoo judges by."""
+
+OWN_ERROR_SHARE = 0.1
+"""A delay that this host itself may have falsified by more than this share is called doubtful."""
 
 _NEITHER_LOST_NOR_RECEIVED = frozenset(
     {
@@ -70,6 +89,7 @@ def summary(values: Sequence[float], unit: str) -> Summary | None:
         p50=at(0.5),
         p95=at(0.95),
         p99=at(0.99),
+        p999=at(0.999),
         max=ordered[-1],
     )
 
@@ -187,6 +207,111 @@ def reordered(singletons: Iterable[Singleton]) -> int:
     return behind
 
 
+def reordered_ratio(counters: Counters) -> float | None:
+    """Reordered ÷ received, 0 to 1 (RFC 4737 section 4.1.3); ``None`` when nothing was received."""
+    return counters.reordered / counters.received if counters.received else None
+
+
+def duplicate_ratio(counters: Counters) -> float | None:
+    """Duplicate answers ÷ received; more than 1 where packets came thrice; ``None`` of nothing received."""
+    return counters.duplicate / counters.received if counters.received else None
+
+
+def loss_pattern(singletons: Iterable[Singleton]) -> LossPattern | None:
+    """Loss periods and distances (RFC 3357 sections 4 and 5); ``None`` when no packet could tell.
+
+    Neighbours are packets sent one after the other. A packet that was not sent, or was refused, ends a loss
+    period: nobody knows whether it would have been lost.
+    """
+    told = {
+        singleton.sequence: singleton.outcome in (Outcome.LOST, Outcome.LATE)
+        for singleton in singletons
+        if singleton.outcome in (Outcome.LOST, Outcome.LATE, Outcome.RECEIVED)
+    }
+    if not told:
+        return None
+    lost = sorted(sequence for sequence, was_lost in told.items() if was_lost)
+    distances = [after - before for before, after in pairwise(lost)]
+    lengths: list[int] = []
+    for position in range(len(lost)):
+        if position and distances[position - 1] == 1:
+            lengths[-1] += 1
+        else:
+            lengths.append(1)
+    return LossPattern(
+        periods=len(lengths),
+        longest_period_packets=max(lengths, default=0),
+        mean_period_packets=mean(lengths),
+        shortest_distance_packets=min(distances, default=None),
+        median_distance_packets=quantile(distances, 0.5),
+    )
+
+
+def delay_quantiles_seconds(singletons: Iterable[Singleton]) -> list[float] | None:
+    """The delays at :data:`DELAY_PROBABILITIES`, in seconds; ``None`` when no delay is defined."""
+    ordered = sorted(delays_seconds(singletons))
+    found = [quantile(ordered, probability) for probability in DELAY_PROBABILITIES]
+    return [value for value in found if value is not None] or None
+
+
+def self_timing(singletons: Iterable[Singleton], *, share: float = OWN_ERROR_SHARE) -> SelfTiming | None:
+    """What this host added to its own measurement; ``None`` where the singletons tell nothing of it.
+
+    The delay is doubtful when the 99th percentile of its own error is more than `share` of its median, or
+    when a delay's own error is not known.
+    """
+    kept = list(singletons)
+    lags = _seconds(singleton.send_lag_ns for singleton in kept)
+    sending = _seconds(
+        singleton.sent.mono_ns - singleton.host_sent_mono_ns
+        for singleton in kept
+        if singleton.sent is not None
+        and singleton.host_sent_mono_ns is not None
+        and singleton.sent.source is not StampSource.USER
+    )
+    receiving = _seconds(
+        singleton.host_received_mono_ns - singleton.received.mono_ns
+        for singleton in kept
+        if singleton.received is not None
+        and singleton.host_received_mono_ns is not None
+        and singleton.received.source is not StampSource.USER
+    )
+    errors = _seconds(singleton.own_error_ns for singleton in kept)
+    if not lags and not errors:
+        return None
+    delays = delays_seconds(kept)
+    worst, typical = quantile(errors, 0.99), quantile(delays, 0.5)
+    unknown = len(errors) < len(delays)
+    return SelfTiming(
+        send_lag_seconds=summary(lags, "seconds"),
+        send_queueing_seconds=summary([max(value, 0.0) for value in sending], "seconds"),
+        receive_queueing_seconds=summary([max(value, 0.0) for value in receiving], "seconds"),
+        own_error_seconds=summary(errors, "seconds"),
+        error_share_limit=share,
+        doubtful=typical is not None and (unknown or (worst is not None and worst > share * typical)),
+    )
+
+
+def one_way_delays(singletons: Iterable[Singleton]) -> list[OneWaySummary]:
+    """One-way delay of each direction (RFC 7679) where both clocks told their error; empty otherwise."""
+    kept = [
+        one_way
+        for singleton in singletons
+        if singleton.outcome is Outcome.RECEIVED
+        for one_way in singleton.one_way
+    ]
+    found = []
+    for direction in Direction:
+        of_direction = [one_way for one_way in kept if one_way.direction is direction]
+        delays = summary(_seconds(one_way.delay_ns for one_way in of_direction), "seconds")
+        if delays is not None:
+            error_seconds = max(one_way.error_ns for one_way in of_direction) / NANOSECONDS_PER_SECOND
+            found.append(
+                OneWaySummary(direction=direction, delay_seconds=delays, error_seconds=error_seconds)
+            )
+    return found
+
+
 def transfer_rates_bits_per_second(singletons: Iterable[Singleton]) -> list[float]:
     """The speed of each whole transfer, payload bits ÷ seconds: what QCVN 34 calls the speed of one sample.
 
@@ -239,7 +364,16 @@ def statistics(sample: Sample) -> list[Statistic]:
     return [statistic for statistic in found if statistic.value is not None]
 
 
+def _seconds(values_ns: Iterable[int | None]) -> list[float]:
+    return [value_ns / NANOSECONDS_PER_SECOND for value_ns in values_ns if value_ns is not None]
+
+
 _QUALITY = (StampSource.HARDWARE, StampSource.KERNEL, StampSource.USER)
+
+
+def worse_source(one: StampSource, other: StampSource) -> StampSource:
+    """The less trustworthy of two levels."""
+    return max(one, other, key=_QUALITY.index)
 
 
 def worst_source(singletons: Iterable[Singleton]) -> StampSource:

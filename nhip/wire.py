@@ -30,18 +30,23 @@ from nhip.measurement import (
     ClockState,
     Counters,
     Direction,
+    DirectionalLoss,
+    LossPattern,
     Method,
+    OneWaySummary,
     Outcome,
     Sample,
+    SelfTiming,
     Singleton,
     StampSource,
+    Statistic,
     Summary,
     Target,
     TypeP,
 )
 from nhip.plausibility import contradictions, numbers_without_value
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OLDEST_SCHEMA_VERSION = 1
 
 # In Python `$` also stands before a final newline, which the look-ahead refuses; JSON Schema knows both.
@@ -51,6 +56,9 @@ WallNs = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e7)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
 ShortText = Annotated[str, Meta(max_length=200)]
+
+
+MOST_STATISTICS = 200
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +100,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Of |IPDV|, RFC 3393, consecutive packets."""
     pdv_seconds: Summary | None = None
     """RFC 5481, above the sample's minimum."""
+    round_trip_delay_quantiles_seconds: list[Seconds] | None = None
+    """At :data:`nhip.statistics.DELAY_PROBABILITIES`."""
+    loss_pattern: LossPattern | None = None
+    """RFC 3357."""
+    directional_loss: DirectionalLoss | None = None
+    one_way_delays: list[OneWaySummary] = []
+    """RFC 7679; empty unless both clocks told their error."""
+    self_timing: SelfTiming | None = None
+    """What the probe's own host added, and whether the delay is doubtful for it."""
+    statistics: Annotated[list[Statistic], Meta(max_length=MOST_STATISTICS)] = []
+    """Numbers only this kind has, each with its definition."""
+    facts: dict[Identifier, ShortText] = {}
+    """What was learnt of the far end in words."""
     speeds: list[Speed] = []
     phases_seconds: dict[Identifier, Seconds] = {}
     """Median of each phase of a longer exchange."""
@@ -206,11 +227,18 @@ _encoder = msgspec.json.Encoder()
 
 
 def record(
-    sample: Sample, *, probe_id: str, access: Access, wall_ns: int, keep_singletons: bool = False
+    sample: Sample,
+    *,
+    probe_id: str,
+    access: Access,
+    wall_ns: int,
+    keep_singletons: bool = False,
+    own_error_share: float = statistics.OWN_ERROR_SHARE,
 ) -> Record:
     """The envelope of `sample`: counters, statistics and circumstances of one test.
 
-    `wall_ns` is when the record is made; it becomes the time inside the record's identifier.
+    `wall_ns` is when the record is made; it becomes the time inside the record's identifier. A delay whose
+    own error may be more than `own_error_share` of it is flagged (:func:`nhip.statistics.self_timing`).
     """
     counters = statistics.count(sample.singletons)
     delays = statistics.delays_seconds(sample.singletons)
@@ -235,6 +263,13 @@ def record(
         round_trip_delay_seconds=statistics.summary(delays, "seconds"),
         ipdv_seconds=statistics.summary(differences, "seconds"),
         pdv_seconds=statistics.summary(statistics.pdv_seconds(sample.singletons), "seconds"),
+        round_trip_delay_quantiles_seconds=statistics.delay_quantiles_seconds(sample.singletons),
+        loss_pattern=statistics.loss_pattern(sample.singletons),
+        directional_loss=sample.directional_loss,
+        one_way_delays=statistics.one_way_delays(sample.singletons),
+        self_timing=statistics.self_timing(sample.singletons, share=own_error_share),
+        statistics=list(sample.statistics),
+        facts=dict(sample.facts),
         speeds=speeds(sample),
         phases_seconds=phases_seconds(sample),
         timestamp_source=sample.timestamp_source,

@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from nhip import language, measure
+from nhip import language, measure_table
 from nhip.language import (
     TRAFFIC_STATISTICS,
     Language,
@@ -87,16 +87,16 @@ def test_a_text_has_both_languages() -> None:
     assert text("gửi", "sent") == {VI: "gửi", EN: "sent"}
 
 
-@pytest.mark.parametrize("word", measure._WORDS)
+@pytest.mark.parametrize("word", measure_table._WORDS)
 def test_every_word_of_the_measure_table_is_in_both_languages(word: str) -> None:
-    both = measure._WORDS[word]
+    both = measure_table._WORDS[word]
     assert set(both) == set(Language)
     assert all(both.values())
     assert both[VI] != both[EN]
 
 
 def test_vietnamese_is_written_with_its_signs() -> None:
-    words = [both[VI] for both in measure._WORDS.values()]
+    words = [both[VI] for both in measure_table._WORDS.values()]
     assert sum(bool(re.search(r"[^\x00-\x7f]", word)) for word in words) >= len(words) - 1  # "Pha" has none
 
 

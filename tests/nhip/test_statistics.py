@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nhip import statistics
-from nhip.measurement import Outcome, Singleton, StampSource
-from tests.lab.samples import MS, other, received, stream
+from nhip.measurement import Direction, OneWayDelay, Outcome, Singleton, StampSource
+from tests.lab.samples import MS, at, other, received, stream
 
+KERNEL = StampSource.KERNEL
 # Smaller than numpy.float64's 2^-52 times the largest delay here; bigger differences are real.
 ROUNDING = 1e-12
 
@@ -293,3 +294,131 @@ def test_a_transfer_that_broke_off_has_no_speed() -> None:
     whole = dataclasses.replace(received(0, MS), transfer=done)
     broken = dataclasses.replace(other(1, Outcome.TRUNCATED), transfer=done)
     assert statistics.transfer_rates_bits_per_second([whole, broken]) == [10_000_000.0]
+
+
+# Loss patterns
+
+
+def test_runs_of_losses_are_periods_and_gaps_between_them_distances() -> None:
+    # RFC 3357 section 3's notation: packets 2, 3, 7, 8, 9 and 15 are lost.
+    lost = {2, 3, 7, 8, 9, 15}
+    pattern = statistics.loss_pattern(stream([None if at in lost else 10.0 for at in range(20)]))
+    assert pattern is not None
+    assert (pattern.periods, pattern.longest_period_packets) == (3, 3)
+    assert pattern.mean_period_packets == pytest.approx(2.0)
+    assert (pattern.shortest_distance_packets, pattern.median_distance_packets) == (1, 1.0)
+
+
+def test_nothing_lost_is_no_period_and_nothing_sent_is_no_pattern() -> None:
+    whole = statistics.loss_pattern(stream([10.0, 11.0]))
+    assert whole is not None
+    assert (whole.periods, whole.longest_period_packets, whole.mean_period_packets) == (0, 0, None)
+    assert statistics.loss_pattern([other(0, Outcome.NOT_SENT), other(1, Outcome.REFUSED)]) is None
+    assert statistics.loss_pattern([]) is None
+
+
+def test_what_was_not_sent_ends_a_loss_period() -> None:
+    pattern = statistics.loss_pattern(
+        [other(0, Outcome.LOST), other(1, Outcome.NOT_SENT), other(2, Outcome.LOST), received(3, MS)]
+    )
+    assert pattern is not None
+    assert (pattern.periods, pattern.shortest_distance_packets) == (2, 2)
+
+
+@given(sample=samples)
+def test_the_loss_pattern_adds_up_to_the_counters(sample: list[Singleton]) -> None:
+    pattern, counters = statistics.loss_pattern(sample), statistics.count(sample)
+    if pattern is None:
+        assert counters.lost + counters.received == 0
+        return
+    assert pattern.periods * (pattern.mean_period_packets or 0.0) == pytest.approx(counters.lost)
+    assert pattern.longest_period_packets <= counters.lost
+
+
+def test_reordering_is_a_share_of_what_was_received_and_duplicates_stay_out() -> None:
+    swapped = [received(0, 30 * MS, sent_ns=0), received(1, 5 * MS, sent_ns=10 * MS)]
+    counters = statistics.count([*swapped, other(1, Outcome.DUPLICATE)])
+    assert statistics.reordered_ratio(counters) == 0.5
+    assert statistics.duplicate_ratio(counters) == 0.5
+    assert statistics.reordered_ratio(statistics.count([other(0, Outcome.LOST)])) is None
+
+
+def test_the_kept_quantiles_are_the_ten_that_outcomes_are_judged_by() -> None:
+    found = statistics.delay_quantiles_seconds(stream([float(at) for at in range(1001)]))
+    assert found == pytest.approx([0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0])
+    assert statistics.delay_quantiles_seconds(stream([None])) is None
+
+
+def test_p99_9_of_pdv_is_no_copy_of_the_maximum() -> None:
+    summary = statistics.summary([float(at) for at in range(10_001)], "seconds")
+    assert summary is not None
+    assert summary.p999 == pytest.approx(9_990)
+
+
+# The probe's own timing
+
+
+def timed(
+    sequence: int, *, error_ns: int | None, lag_ns: int = MS, source: StampSource = KERNEL
+) -> Singleton:
+    """A packet that was on the wire 1 ms after its hand-over, and read 2 ms after its arrival."""
+    sent, arrived = at(sequence * 100 * MS + MS, source), at(sequence * 100 * MS + 11 * MS, source)
+    return Singleton(
+        sequence=sequence,
+        outcome=Outcome.RECEIVED,
+        sent=sent,
+        received=arrived,
+        delay_ns=10 * MS,
+        delay_source=source,
+        host_sent_mono_ns=sent.mono_ns - MS,
+        host_received_mono_ns=arrived.mono_ns + 2 * MS,
+        send_lag_ns=lag_ns,
+        own_error_ns=error_ns,
+    )
+
+
+def test_what_the_host_added_is_told_apart_from_the_delay() -> None:
+    timing = statistics.self_timing([timed(at, error_ns=200) for at in range(5)])
+    assert timing is not None
+    assert timing.send_lag_seconds is not None
+    assert timing.send_queueing_seconds is not None
+    assert timing.receive_queueing_seconds is not None
+    assert timing.own_error_seconds is not None
+    assert timing.send_lag_seconds.p99 == pytest.approx(0.001)
+    assert timing.send_queueing_seconds.p50 == pytest.approx(0.001)
+    assert timing.receive_queueing_seconds.p50 == pytest.approx(0.002)
+    assert timing.own_error_seconds.max == pytest.approx(200e-9)
+    assert not timing.doubtful
+
+
+@pytest.mark.parametrize(
+    ("error_ns", "doubtful"), [(MS, False), (MS + MS // 2, True), (None, True), (0, False)]
+)
+def test_an_own_error_above_the_stated_share_makes_the_delay_doubtful(
+    error_ns: int | None, doubtful: bool
+) -> None:
+    timing = statistics.self_timing([timed(at, error_ns=error_ns) for at in range(5)], share=0.1)
+    assert timing is not None
+    assert timing.doubtful is doubtful
+
+
+def test_user_space_stamps_have_no_queueing_to_tell() -> None:
+    timing = statistics.self_timing([timed(0, error_ns=MS, source=StampSource.USER)])
+    assert timing is not None
+    assert timing.send_queueing_seconds is None
+    assert timing.receive_queueing_seconds is None
+
+
+def test_a_test_that_times_nothing_tells_nothing_of_its_timing() -> None:
+    assert statistics.self_timing([other(0, Outcome.LOST)]) is None
+
+
+def test_one_way_delays_carry_the_largest_error_of_their_clocks() -> None:
+    def with_one_way(sequence: int, up_ns: int, error_ns: int) -> Singleton:
+        one_way = OneWayDelay(direction=Direction.UP, delay_ns=up_ns, error_ns=error_ns)
+        return dataclasses.replace(received(sequence, 10 * MS), one_way=(one_way,))
+
+    (found,) = statistics.one_way_delays([with_one_way(0, 4 * MS, MS), with_one_way(1, 6 * MS, 2 * MS)])
+    assert (found.direction, found.error_seconds) == (Direction.UP, 0.002)
+    assert found.delay_seconds.mean == pytest.approx(0.005)
+    assert statistics.one_way_delays(stream([10.0])) == []

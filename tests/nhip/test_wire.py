@@ -27,6 +27,7 @@ from nhip.measurement import (
     Outcome,
     Phase,
     Sample,
+    Statistic,
     Technology,
     Transfer,
 )
@@ -142,8 +143,19 @@ def test_a_record_of_schema_version_1_is_read_as_it_was_meant() -> None:
     assert str(record.record_id) == "01a0c4ab-7000-7000-8000-00000000002a"
     assert (record.kind, record.probe_id, record.access) == ("icmp", "probe-1", ACCESS)
     expected = record_of(golden_sample(), keep_singletons=True)
+    without_p999 = {
+        key: dataclasses.replace(getattr(expected, key), p999=None)
+        for key in ("round_trip_delay_seconds", "pdv_seconds")
+    }
     same = msgspec.structs.replace(
-        expected, record_id=record.record_id, software_version=record.software_version
+        expected,
+        schema_version=1,
+        record_id=record.record_id,
+        software_version=record.software_version,
+        # What version 1 did not know is absent, not zero.
+        round_trip_delay_quantiles_seconds=None,
+        loss_pattern=None,
+        **without_p999,
     )
     assert record == same
 
@@ -152,7 +164,7 @@ def test_the_golden_file_is_of_this_version_or_an_older_one() -> None:
     assert wire.OLDEST_SCHEMA_VERSION == 1, "the golden file of schema version 1 must still be readable"
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_a_newer_record_with_fields_unknown_here_is_read(version: int) -> None:
     later = document(schema_version=version, radio={"rsrp_dbm": [-97, 1e3]}, target__asn=64496)
     record = wire.decode_record(encoded(later))
@@ -160,11 +172,11 @@ def test_a_newer_record_with_fields_unknown_here_is_read(version: int) -> None:
     assert record.counters.sent == 3
 
 
-@pytest.mark.parametrize("version", [-1, 0, 4, 100])
+@pytest.mark.parametrize("version", [-1, 0, 5, 100])
 def test_a_record_too_old_or_too_new_is_refused_by_version(version: int) -> None:
     with pytest.raises(WireError, match=f"schema_version {version} is not understood") as refusal:
         wire.decode_record(encoded(document(schema_version=version)))
-    assert "1 to 3" in refusal.value.remedy
+    assert "1 to 4" in refusal.value.remedy
 
 
 # Hostile octets
@@ -229,7 +241,44 @@ def test_a_changed_octet_gives_a_record_or_a_refusal(place: int, value: int) -> 
         wire.encode_record(wire.decode_record(bytes(octets)))
 
 
-IMPOSSIBLE = {
+SECONDS_OF_TWO = {
+    "unit": "seconds", "count": 2, "min": 0.001, "mean": 0.002, "p50": 0.002, "p95": 0.003, "p99": 0.003,
+    "p999": 0.003, "max": 0.003,
+}  # fmt: skip
+ONE_WAY = {"direction": "up", "delay_seconds": SECONDS_OF_TWO, "error_seconds": 0.001}
+TIMING = {
+    "send_lag_seconds": SECONDS_OF_TWO,
+    "send_queueing_seconds": None,
+    "receive_queueing_seconds": None,
+    "own_error_seconds": None,
+    "error_share_limit": 0.1,
+    "doubtful": False,
+}
+STATISTIC = {
+    "name": "mos",
+    "value": 4.2,
+    "unit": "MOS",
+    "count": 2,
+    "definition": "ITU-T G.107",
+    "of": "g711",
+}
+POSSIBLE = {
+    "directional_loss": {"sent": 3, "lost_up": 1, "lost_down": 0, "undetermined": 0},
+    "one_way_delays": [ONE_WAY | {"delay_seconds": SECONDS_OF_TWO | {"min": -0.0005}}],
+    "self_timing": TIMING,
+    "statistics": [STATISTIC, STATISTIC | {"of": "g729a"}],
+    "facts": {"tls_version": "TLSv1.3"},
+}
+
+
+@pytest.mark.parametrize("key", POSSIBLE)
+def test_what_a_record_may_say_beside_its_counters_is_read(key: str) -> None:
+    found = document(**{key: POSSIBLE[key]})
+    again = json.loads(wire.encode_record(wire.decode_record(encoded(found))))
+    assert again == found
+
+
+IMPOSSIBLE: dict[str, list[Any]] = {
     "counters__sent": [-1, 2, 4, 2**60],
     "counters__received": [-2, 3],
     "counters__lost": [-1, 0],
@@ -243,6 +292,35 @@ IMPOSSIBLE = {
     "round_trip_delay_seconds__max": [0.001, 1e300],
     "round_trip_delay_seconds__mean": [0.001, 5.0],
     "round_trip_delay_seconds__count": [0, 3, -1],
+    "round_trip_delay_quantiles_seconds": [[0.01], [0.03] * 10, [0.01] * 9 + [9.0]],
+    "loss_pattern__periods": [0, 2, -1],
+    "loss_pattern__longest_period_packets": [2, -1],
+    "loss_pattern__mean_period_packets": [None, 2.0],
+    "loss_pattern__shortest_distance_packets": [1],
+    "directional_loss": [
+        {"sent": 3, "lost_up": 1, "lost_down": 1, "undetermined": 0},
+        {"sent": 9, "lost_up": 1, "lost_down": 0, "undetermined": 0},
+        {"sent": 3, "lost_up": -1, "lost_down": 2, "undetermined": 0},
+    ],
+    "one_way_delays": [
+        [ONE_WAY | {"error_seconds": 0.0}],
+        [ONE_WAY | {"error_seconds": -1.0}],
+        [ONE_WAY, ONE_WAY],
+        [ONE_WAY | {"delay_seconds": SECONDS_OF_TWO | {"min": -0.5}}],
+    ],
+    "self_timing": [
+        TIMING | {"error_share_limit": 0.0},
+        TIMING | {"send_lag_seconds": SECONDS_OF_TWO | {"min": -0.001}},
+        TIMING | {"own_error_seconds": SECONDS_OF_TWO | {"count": 9}},
+    ],
+    "statistics": [
+        [STATISTIC | {"name": "Mean opinion"}],
+        [STATISTIC | {"definition": ""}],
+        [STATISTIC, STATISTIC],
+        [STATISTIC | {"count": -1}],
+        [STATISTIC | {"of": str(position)} for position in range(300)],
+    ],
+    "facts": [{"TLS Version": "1.3"}, {"tls_version": "x" * 300}],
     "octets_sent": [-1],
     "duration_ns": [-1],
     "started_wall_ns": [-1, 2**63],
@@ -282,6 +360,8 @@ def test_a_number_json_has_no_word_for_is_never_written(value: float) -> None:
         {"parameters": {"rate": value}},
         {"phases_seconds": {"tcp": value}},
         {"loss_interval": (0.0, value)},
+        {"round_trip_delay_quantiles_seconds": [value]},
+        {"statistics": [Statistic(name="mos", value=value, unit="MOS", count=1, definition="G.107")]},
     ):
         with pytest.raises(WireError, match="is not finite"):
             wire.encode_record(msgspec.structs.replace(record, **changes))
