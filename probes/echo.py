@@ -1,15 +1,12 @@
 """Send a stream of requests, hear their answers, and keep honest books of each one's fate.
 
 ICMP echo and STAMP are the same game with other packets: number the requests, stamp them, match answers.
-:class:`Ledger` is the bookkeeping, pure and free of sockets; :func:`exchange` plays the game on a socket.
+:class:`~probes.ledger.Ledger` is the bookkeeping, pure and free of sockets; :func:`exchange` plays the game
+on a socket.
 
-Fate of a request::
-
-    due ──send──▶ sent ──answer within the threshold──▶ received ──another answer──▶ + duplicate
-     │             ├─────answer after the threshold───▶ late
-     │             ├─────ICMP error quoting it────────▶ refused / unreachable
-     │             └─────nothing until the end────────▶ lost
-     └──no buffer──▶ not_sent
+A request leaves when it is due, and its own lateness is kept with it. A host that stalled does not make up
+for it in a burst, which would measure the burst: once sending is `_LONGEST_CATCHING_UP_NS` behind, the rest
+of the plan moves back by as much, and the exchange says by how much in all.
 
 A test that is cancelled says ``not_sent`` of every request whose fate is still open: it must not be called
 lost when nobody waited for its answer. One that had its whole threshold is lost all the same.
@@ -20,30 +17,41 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nhip.measurement import Outcome, Singleton, Stamp
+from nhip.errors import CannotMeasureError
+from nhip.measurement import DirectionalLoss, Outcome, Singleton, Stamp, Statistic
 from nhip.statistics import NANOSECONDS_PER_SECOND
 from probes.api import LONGEST_PAUSE_SECONDS, ProbeContext
-from probes.icmp_errors import queued_errors, report_errors
+from probes.error_queue import QueuedError, report_errors
+from probes.ledger import Answer, Dispatch, Ledger
+from probes.line.way import WayWatch
 from probes.network import Address, errno_name, outcome_of
-from probes.timestamping import Datagram, ReceiveClock
-from probes.way import WayWatch
+from probes.receive_buffer import dropped, make_room
+from probes.timestamping import Datagram, PacketClock
 
 _RECEIVE_OCTETS = 65_536
-# After the last answer, how many times the longest delay seen to wait for duplicates of it.
+# After the last answer, how long to wait for duplicates of it: so many times the longest delay seen, and not
+# less than a slow far end takes to send once more.
 _DUPLICATE_WAIT_FACTOR = 2
+_SHORTEST_DUPLICATE_WAIT_NS = 20_000_000
+# A plan this far behind is not caught up with. Below it, gaps shorten for a moment, as any scheduler does.
+_LONGEST_CATCHING_UP_NS = 5_000_000
+# poll(2) waits whole milliseconds; the rest of a wait is slept, while the kernel stamps what arrives.
+_POLL_STEP_NS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a protocol read out of a datagram: whose answer it is, and how long the far end held it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a protocol makes of a whole stream: its singletons, perhaps corrected, and what else it learnt."""
 
-    sequence: int
-    turnaround_ns: int = 0
-    intact: bool = True
+    singletons: tuple[Singleton, ...]
+    statistics: tuple[Statistic, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    directional_loss: DirectionalLoss | None = None
+    notes: tuple[str, ...] = ()
 
 
 class EchoProtocol(Protocol):
@@ -58,92 +66,20 @@ class EchoProtocol(Protocol):
     def quoted(self, octets: bytes) -> int | None:
         """The number of our request inside an ICMP error, or `None`."""
 
-
-@dataclass(slots=True)
-class Ledger:
-    """Who was sent, who answered, and what that makes of each; `close` gives the singletons."""
-
-    loss_threshold_ns: int
-    foreign: int = 0
-    longest_delay_ns: int = 0
-    _sent: dict[int, Stamp] = field(default_factory=dict)
-    _settled: dict[int, Singleton] = field(default_factory=dict)
-    _duplicates: list[Singleton] = field(default_factory=list)
-
-    def sent(self, sequence: int, stamp: Stamp) -> None:
-        """A request left."""
-        self._sent[sequence] = stamp
-
-    def failed(self, sequence: int, outcome: Outcome, detail: str) -> None:
-        """A request was not sent, or came back as an error; the first word about it stands."""
-        self._settled.setdefault(
-            sequence,
-            Singleton(sequence=sequence, outcome=outcome, sent=self._sent.get(sequence), detail=detail),
-        )
-
-    def answered(self, answer: Answer, received: Stamp) -> None:
-        """An answer arrived. Numbers never sent are foreign.
-
-        The delay excludes the far end's turnaround. It is undefined when the far end claims to have held the
-        packet longer than the whole round trip took, which its clock being stepped can do.
-        """
-        sent = self._sent.get(answer.sequence)
-        if sent is None:
-            self.foreign += 1
-            return
-        elapsed_ns = received.mono_ns - sent.mono_ns
-        delay_ns = elapsed_ns - answer.turnaround_ns
-        late = elapsed_ns > self.loss_threshold_ns
-        settled = self._settled.get(answer.sequence)
-        if settled is not None and settled.outcome in (Outcome.RECEIVED, Outcome.LATE):
-            self._duplicates.append(
-                Singleton(sequence=answer.sequence, outcome=Outcome.DUPLICATE, sent=sent, received=received)
-            )
-            return
-        outcome = Outcome.LATE if late else Outcome.RECEIVED if answer.intact else Outcome.CORRUPT
-        defined = outcome is Outcome.RECEIVED and delay_ns >= 0
-        self.longest_delay_ns = max(self.longest_delay_ns, elapsed_ns)
-        self._settled[answer.sequence] = Singleton(
-            sequence=answer.sequence,
-            outcome=outcome,
-            sent=sent,
-            received=received,
-            delay_ns=delay_ns if defined else None,
-            delay_source=received.source if defined else None,
-        )
-
-    def open(self) -> int:
-        """How many sent requests have no fate yet."""
-        return sum(sequence not in self._settled for sequence in self._sent)
-
-    def without_fate(self, planned: int, now_ns: int) -> list[int]:
-        """Those of the first `planned` requests that were not sent, or may still be answered in time."""
-        return [
-            sequence
-            for sequence in range(planned)
-            if sequence not in self._settled
-            and (
-                sequence not in self._sent or now_ns - self._sent[sequence].mono_ns <= self.loss_threshold_ns
-            )
-        ]
-
-    def close(self) -> tuple[Singleton, ...]:
-        """One singleton for each request, the silent ones lost, then the duplicates; in sending order."""
-        for sequence, sent in self._sent.items():
-            self._settled.setdefault(sequence, Singleton(sequence=sequence, outcome=Outcome.LOST, sent=sent))
-        return tuple(
-            sorted([*self._settled.values(), *self._duplicates], key=lambda singleton: singleton.sequence)
-        )
+    def concluded(self, singletons: tuple[Singleton, ...]) -> Findings:
+        """What the session makes of its singletons once all have their fate."""
+        return Findings(singletons=singletons)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """What one stream gave."""
+    """What one stream gave. `held_back_ns` is by how much the plan moved back because this host stalled."""
 
     singletons: tuple[Singleton, ...]
     octets_sent: int
     octets_received: int
     foreign: int
+    held_back_ns: int
 
 
 def exchange(
@@ -158,116 +94,159 @@ def exchange(
     """Send one request at each of `offsets_ns` from now and hear answers until all are settled.
 
     The end comes when every request is answered, plus time for a duplicate, or one threshold after the
-    last request. CannotMeasureError when the interface under the socket or the route is gone.
+    last request. CannotMeasureError when the interface under the socket or the route is gone, or when this
+    host itself dropped answers and some are missing.
     """
-    way = WayWatch(context.network)
-    ledger = Ledger(round(loss_threshold_seconds * NANOSECONDS_PER_SECOND))
-    receive_clock = ReceiveClock(context.clock)
-    receive_clock.enable(sock)
-    report_errors(sock)
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    begin_ns = context.clock.mono_ns()
-    octets_sent = octets_received = sent_count = 0
-    last_activity_ns = begin_ns
-    while True:
-        now_ns = context.clock.mono_ns()
-        if context.cancelled.is_set():
-            for sequence in ledger.without_fate(len(offsets_ns), now_ns):
-                ledger.failed(sequence, Outcome.NOT_SENT, "cancelled")
-            break
-        if sent_count < len(offsets_ns):
-            until_ns = begin_ns + offsets_ns[sent_count]
-            if now_ns >= until_ns:
-                octets_sent += _send(sock, address, protocol, sent_count, ledger, context, way)
-                sent_count += 1
-                last_activity_ns = context.clock.mono_ns()
-                continue
-        else:
-            patience_ns = (
-                ledger.loss_threshold_ns
-                if ledger.open()
-                else min(ledger.loss_threshold_ns, _DUPLICATE_WAIT_FACTOR * ledger.longest_delay_ns)
-            )
-            until_ns = last_activity_ns + patience_ns
-            if now_ns >= until_ns:
-                break
-        if poll.poll(min((until_ns - now_ns) / 1e6, LONGEST_PAUSE_SECONDS * 1000)):
-            octets_received += _receive(sock, address, protocol, ledger, receive_clock)
+    stream = _Stream(
+        sock,
+        address,
+        protocol,
+        context,
+        Ledger(round(loss_threshold_seconds * NANOSECONDS_PER_SECOND)),
+        offsets_ns,
+    )
+    stream.play()
+    singletons = stream.ledger.close(stream.packet_clock.uncertainty_ns)
+    _refuse_own_losses(sock, singletons)
     return Exchange(
-        singletons=ledger.close(),
-        octets_sent=octets_sent,
-        octets_received=octets_received,
-        foreign=ledger.foreign,
+        singletons=singletons,
+        octets_sent=stream.octets_sent,
+        octets_received=stream.octets_received,
+        foreign=stream.ledger.foreign,
+        held_back_ns=stream.held_back_ns,
     )
 
 
-def _send(
-    sock: socket.socket,
-    address: Address,
-    protocol: EchoProtocol,
-    sequence: int,
-    ledger: Ledger,
-    context: ProbeContext,
-    way: WayWatch,
-) -> int:
-    """Send one request; an error waiting from an earlier one is drained and the request tried once more."""
-    for attempt in (1, 2):
-        written = context.now()
-        request = protocol.request(sequence, written)
-        # The delay begins as late as we can say it: building the packet is no part of it.
-        left_ns = context.clock.mono_ns()
-        stamp = Stamp(written.wall_ns + left_ns - written.mono_ns, left_ns, written.source)
-        try:
-            sock.sendto(request, address.sockaddr)
-        except OSError as error:
-            if _drain_errors(sock, protocol, ledger) and attempt == 1:
+def _refuse_own_losses(sock: socket.socket, singletons: Sequence[Singleton]) -> None:
+    """CannotMeasureError when what is called lost may have come and found this host's own buffer full."""
+    count = dropped(sock)
+    if count and any(singleton.outcome in (Outcome.LOST, Outcome.LATE) for singleton in singletons):
+        raise CannotMeasureError(
+            f"this host dropped {count} packets that had arrived, because its receive buffer was full",
+            remedy="send less often, or allow more: sysctl -w net.core.rmem_max=4194304",
+        )
+
+
+class _Stream:
+    """One exchange under way."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: Address,
+        protocol: EchoProtocol,
+        context: ProbeContext,
+        ledger: Ledger,
+        offsets_ns: Sequence[int],
+    ) -> None:
+        self._sock = sock
+        self._address = address
+        self._protocol = protocol
+        self._context = context
+        self._offsets_ns = offsets_ns
+        self._way = WayWatch(context.network)
+        self._poll = select.poll()
+        self._sequence_of: dict[int, int] = {}
+        self.ledger = ledger
+        self.packet_clock = PacketClock(context.clock)
+        self.octets_sent = self.octets_received = self.held_back_ns = 0
+
+    def play(self) -> None:
+        """Return when every request has its fate, or soon after the test was cancelled."""
+        make_room(self._sock)
+        self.packet_clock.enable(self._sock)
+        report_errors(self._sock)
+        self._poll.register(self._sock, select.POLLIN)
+        clock, planned = self._context.clock, len(self._offsets_ns)
+        begin_ns = clock.mono_ns()
+        last_activity_ns, sequence = begin_ns, 0
+        while not self._context.cancelled.is_set():
+            now_ns = clock.mono_ns()
+            if sequence < planned:
+                until_ns = begin_ns + self.held_back_ns + self._offsets_ns[sequence]
+                if now_ns >= until_ns:
+                    self._send(sequence, until_ns)
+                    if now_ns - until_ns > _LONGEST_CATCHING_UP_NS:
+                        self.held_back_ns += now_ns - until_ns
+                    sequence += 1
+                    last_activity_ns = now_ns
+                    self._receive()
+                    continue
+            else:
+                until_ns = last_activity_ns + self._patience_ns()
+                if now_ns >= until_ns:
+                    return
+            self._wait(until_ns - now_ns)
+        for left in self.ledger.without_fate(planned, clock.mono_ns()):
+            self.ledger.failed(left, Outcome.NOT_SENT, "cancelled")
+
+    def _patience_ns(self) -> int:
+        if self.ledger.open():
+            return self.ledger.loss_threshold_ns
+        wait_ns = max(_SHORTEST_DUPLICATE_WAIT_NS, _DUPLICATE_WAIT_FACTOR * self.ledger.longest_delay_ns)
+        return min(self.ledger.loss_threshold_ns, wait_ns)
+
+    def _wait(self, remaining_ns: int) -> None:
+        whole_ms = min(remaining_ns // _POLL_STEP_NS, round(LONGEST_PAUSE_SECONDS * 1000))
+        if whole_ms == 0:
+            self._context.clock.sleep(remaining_ns / NANOSECONDS_PER_SECOND)
+        elif self._poll.poll(whole_ms):
+            self._receive()
+
+    def _send(self, sequence: int, due_ns: int) -> None:
+        """Send one request; an error waiting from an earlier one is drained and the request tried again."""
+        for attempt in (1, 2):
+            written = self._context.now()
+            request = self._protocol.request(sequence, written)
+            # The delay begins as late as we can say it: building the packet is no part of it.
+            left_ns = self._context.clock.mono_ns()
+            stamp = Stamp(written.wall_ns + left_ns - written.mono_ns, left_ns, written.source)
+            try:
+                number = self.packet_clock.send(self._sock, request, self._address.sockaddr)
+            except OSError as error:
+                if self._drain() and attempt == 1:
+                    continue
+                # Too big for this host to send is not too big for a router on the way.
+                too_big = error.errno == errno.EMSGSIZE
+                outcome = Outcome.NOT_SENT if too_big else self._way.failed(outcome_of(error), self._address)
+                self.ledger.failed(sequence, outcome, errno_name(error))
+                return
+            call_ns = self._context.clock.mono_ns() - left_ns
+            self._sequence_of[number] = sequence
+            self.ledger.sent(sequence, Dispatch(stamp, lag_ns=max(left_ns - due_ns, 0), call_ns=call_ns))
+            self.octets_sent += len(request)
+            return
+
+    def _receive(self) -> None:
+        """Read everything that waits: departures first, then answers, ICMP errors and departures since."""
+        self._drain()
+        while True:
+            try:
+                datagram = self.packet_clock.receive(self._sock, _RECEIVE_OCTETS)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                outcome_of(error)  # raises when the interface is gone
+                self._drain()
                 continue
-            # Too big for this host to send is not too big for a router on the way.
-            too_big = error.errno == errno.EMSGSIZE
-            outcome = Outcome.NOT_SENT if too_big else way.failed(outcome_of(error), address)
-            ledger.failed(sequence, outcome, errno_name(error))
-            return 0
-        ledger.sent(sequence, stamp)
-        return len(request)
-    return 0
+            answer = self._protocol.answer(datagram)
+            if answer is None:
+                continue
+            if datagram.address[0] != self._address.host:
+                self.ledger.foreign += 1  # an answer from another address
+                continue
+            self.octets_received += len(datagram.data)
+            self.ledger.answered(answer, datagram.stamp, datagram.host_mono_ns, datagram.hardware_ns)
 
-
-def _receive(
-    sock: socket.socket,
-    address: Address,
-    protocol: EchoProtocol,
-    ledger: Ledger,
-    receive_clock: ReceiveClock,
-) -> int:
-    """Read everything that waits: answers and ICMP errors. An answer from another address is foreign."""
-    octets = 0
-    while True:
-        try:
-            datagram = receive_clock.receive(sock, _RECEIVE_OCTETS)
-        except BlockingIOError:
-            _drain_errors(sock, protocol, ledger)
-            return octets
-        except OSError as error:
-            outcome_of(error)  # raises when the interface is gone
-            _drain_errors(sock, protocol, ledger)
-            continue
-        answer = protocol.answer(datagram)
-        if answer is None:
-            continue
-        if datagram.address[0] != address.host:
-            ledger.foreign += 1
-            continue
-        octets += len(datagram.data)
-        ledger.answered(answer, datagram.stamp)
-
-
-def _drain_errors(sock: socket.socket, protocol: EchoProtocol, ledger: Ledger) -> bool:
-    """Settle the requests that ICMP errors quote; True when there was any error."""
-    found = False
-    for queued in queued_errors(sock):
-        found = True
-        sequence = protocol.quoted(queued.quoted)
-        if sequence is not None:
-            ledger.failed(sequence, outcome_of(queued.error), queued.detail)
-    return found
+    def _drain(self) -> bool:
+        """Book departures, and settle the requests that ICMP errors quote; True when there was an error."""
+        found = False
+        for message in self.packet_clock.queued(self._sock):
+            if isinstance(message, QueuedError):
+                found = True
+                sequence = self._protocol.quoted(message.quoted)
+                if sequence is not None:
+                    self.ledger.failed(sequence, outcome_of(message.error), message.detail)
+            elif (sequence := self._sequence_of.get(message.number)) is not None:
+                self.ledger.departed(sequence, message.stamp, message.hardware_ns)
+        return found

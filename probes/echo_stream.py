@@ -11,19 +11,19 @@ import msgspec
 
 from nhip.clock import clock_state
 from nhip.measurement import Method, Outcome, Sample, Singleton, Target, TypeP
-from nhip.statistics import worst_source
+from nhip.statistics import NANOSECONDS_PER_SECOND, worst_source
 from probes.api import ProbeContext
-from probes.echo import EchoProtocol, exchange
+from probes.echo import EchoProtocol, Findings, exchange
+from probes.line.way import WayWatch
 from probes.network import Address, notes_on_name
 from probes.pacing import Spacing, offsets_ns
-from probes.way import WayWatch
 
 
 class EchoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Knobs every echo stream has."""
 
-    count: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
-    interval_seconds: Annotated[float, msgspec.Meta(ge=0.001, le=3600)] = 1.0
+    count: Annotated[int, msgspec.Meta(ge=1, le=200_000)] = 10
+    interval_seconds: Annotated[float, msgspec.Meta(ge=0.0001, le=3600)] = 1.0
     spacing: Spacing = Spacing.PERIODIC
     dscp: Annotated[int, msgspec.Meta(ge=0, le=63)] = 0
     loss_threshold_seconds: Annotated[float, msgspec.Meta(gt=0, le=120)] = 2.0
@@ -48,10 +48,13 @@ def measure_echo(
     """
     started, clock = context.now(), clock_state()
     address = context.network.resolve(target.host, port, timeout_seconds=config.loss_threshold_seconds)
-    singletons: tuple[Singleton, ...] = tuple(
-        Singleton(sequence=sequence, outcome=Outcome.NOT_RESOLVED) for sequence in range(config.count)
+    found = Findings(
+        singletons=tuple(
+            Singleton(sequence=sequence, outcome=Outcome.NOT_RESOLVED) for sequence in range(config.count)
+        )
     )
-    octets_sent = octets_received = foreign = 0
+    octets_sent = octets_received = 0
+    notes: list[str] = []
     way = WayWatch(context.network)
     if address is not None:
         way.check(address)
@@ -66,8 +69,13 @@ def measure_echo(
                 loss_threshold_seconds=config.loss_threshold_seconds,
                 context=context,
             )
-        singletons, foreign = result.singletons, result.foreign
+        found = session.concluded(result.singletons)
         octets_sent, octets_received = result.octets_sent, result.octets_received
+        if result.foreign:
+            notes.append(f"{result.foreign} foreign answers ignored")
+        if result.held_back_ns:
+            stalled_seconds = result.held_back_ns / NANOSECONDS_PER_SECOND
+            notes.append(f"this host stalled: the plan was moved back by {stalled_seconds:.3f} s in all")
     sample = Sample(
         kind=kind,
         method=method,
@@ -76,8 +84,8 @@ def measure_echo(
         started=started,
         ended=context.now(),
         loss_threshold_seconds=config.loss_threshold_seconds,
-        singletons=singletons,
-        timestamp_source=worst_source(singletons),
+        singletons=found.singletons,
+        timestamp_source=worst_source(found.singletons),
         address=address.host if address else None,
         source_address=context.network.source,
         interface=context.network.interface,
@@ -89,12 +97,20 @@ def measure_echo(
             "interval_seconds": config.interval_seconds,
             "spacing": config.spacing.value,
         },
-        notes=(
-            *((f"{foreign} foreign answers ignored",) if foreign else ()),
-            *notes_on_name(context.network, target.host),
-        ),
+        statistics=found.statistics,
+        facts=found.facts,
+        directional_loss=found.directional_loss,
+        notes=(*notes, *found.notes, *notes_on_name(context.network, target.host)),
     )
     return way.confirmed(sample)
+
+
+def forbid_fragments(sock: socket.socket) -> None:
+    """Send with DF set and whatever path MTU this host has noted ignored (IP_PMTUDISC_PROBE)."""
+    if sock.family is socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, 10, 3)  # IP_MTU_DISCOVER, linux/in.h
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, 23, 3)  # IPV6_MTU_DISCOVER, linux/in6.h
 
 
 def mark(sock: socket.socket, dscp: int) -> None:

@@ -6,7 +6,8 @@ the sysctl ``net.ipv4.ping_group_range`` allows it (it covers IPv6 too), else wi
 comes after ``loss_threshold_seconds`` is late and counts as lost.
 
 Settings: ``count``, ``interval_seconds``, ``spacing`` (``periodic`` or ``poisson``), ``size_octets`` of data
-behind the ICMP header, ``dscp``, ``loss_threshold_seconds``.
+behind the ICMP header, ``dscp``, ``dont_fragment`` (a packet too large for a link on the way is then
+``unreachable`` or lost, instead of being cut up), ``loss_threshold_seconds``.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import msgspec
 from nhip.errors import WireError
 from nhip.measurement import Method, Sample, Stamp, Target, TypeP
 from probes.api import ProbeContext
-from probes.echo import Answer, EchoProtocol
-from probes.echo_stream import EchoConfig, measure_echo
+from probes.echo import EchoProtocol
+from probes.echo_stream import EchoConfig, forbid_fragments, measure_echo
+from probes.ledger import Answer
 from probes.network import Address
 from probes.packets import icmp
 from probes.timestamping import Datagram
@@ -33,13 +35,14 @@ class IcmpConfig(EchoConfig, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Knobs of an icmp test."""
 
     size_octets: Annotated[int, msgspec.Meta(ge=TOKEN_OCTETS, le=65_000)] = 56
+    dont_fragment: bool = False
 
 
 class Icmp:
     """Measures round-trip delay and loss with ICMP echo."""
 
     kind: ClassVar = "icmp"
-    method: ClassVar = Method("icmp_echo", "1")
+    method: ClassVar = Method("icmp_echo", "2")
     Config: ClassVar = IcmpConfig
     exclusive: ClassVar = False
     has_port: ClassVar = False
@@ -50,6 +53,8 @@ class Icmp:
     def measure(self, target: Target, context: ProbeContext) -> Sample:
         def open_session(address: Address) -> tuple[socket.socket, EchoProtocol]:
             sock, raw = context.network.icmp(address.family)
+            if self.config.dont_fragment:
+                forbid_fragments(sock)
             return sock, _Session(address, raw, self.config.size_octets)
 
         return measure_echo(
@@ -72,7 +77,7 @@ class Icmp:
         )
 
 
-class _Session:
+class _Session(EchoProtocol):
     """The packets of one test: replies are ours by identifier (raw sockets), token and length."""
 
     def __init__(self, address: Address, raw: bool, size_octets: int) -> None:

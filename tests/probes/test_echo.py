@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,8 @@ from nhip import statistics
 from nhip.clock import SystemClock
 from nhip.measurement import Outcome, Singleton, Stamp, StampSource
 from probes.api import ProbeContext
-from probes.echo import Answer, EchoProtocol, Exchange, Ledger, exchange
+from probes.echo import EchoProtocol, Exchange, exchange
+from probes.ledger import Answer, Dispatch, Ledger
 from probes.network import Address, HostNetwork
 from probes.timestamping import Datagram
 from tests.lab.deaf_network import DeafNetwork
@@ -28,10 +30,10 @@ def stamp(milliseconds: float, source: StampSource = StampSource.KERNEL) -> Stam
     return Stamp(round(milliseconds * MS), round(milliseconds * MS), source)
 
 
-def ledger(*sent_ms: float, threshold_ms: float = 100) -> Ledger:
+def ledger(*sent_ms: float, threshold_ms: float = 100, sent_by: StampSource = StampSource.USER) -> Ledger:
     found = Ledger(round(threshold_ms * MS))
     for sequence, milliseconds in enumerate(sent_ms):
-        found.sent(sequence, stamp(milliseconds, StampSource.USER))
+        found.sent(sequence, Dispatch(stamp(milliseconds, sent_by)))
     return found
 
 
@@ -47,8 +49,51 @@ def test_an_answer_in_time_is_received_with_its_delay_and_level() -> None:
     books.answered(Answer(0), stamp(12.5))
     (singleton,) = books.close()
     assert (singleton.outcome, singleton.delay_ns) == (Outcome.RECEIVED, 12_500_000)
-    assert singleton.delay_source is StampSource.KERNEL
+    assert singleton.delay_source is StampSource.USER  # the worse of the two ends
     assert (singleton.sent, singleton.received) == (stamp(0, StampSource.USER), stamp(12.5))
+
+
+def test_the_delay_runs_from_wire_to_wire_and_host_times_stay_beside_it() -> None:
+    books = Ledger(100 * MS)
+    books.sent(0, Dispatch(stamp(0, StampSource.USER), lag_ns=3 * MS, call_ns=MS))
+    books.answered(Answer(0), stamp(12), host_mono_ns=19 * MS)
+    books.departed(0, stamp(2))  # told after the answer, as a slow driver does
+    (singleton,) = books.close(uncertainty_ns=100)
+    assert (singleton.delay_ns, singleton.delay_source) == (10 * MS, StampSource.KERNEL)
+    assert (singleton.sent, singleton.received) == (stamp(2), stamp(12))
+    assert (singleton.host_sent_mono_ns, singleton.host_received_mono_ns) == (0, 19 * MS)
+    assert singleton.send_lag_ns == 3 * MS
+    assert singleton.own_error_ns == 2 * 5_000 + 200
+
+
+def test_stamps_of_user_space_own_up_to_the_call_and_to_the_lateness_seen() -> None:
+    books = Ledger(100 * MS)
+    books.sent(0, Dispatch(stamp(0, StampSource.USER), lag_ns=3 * MS, call_ns=MS))
+    books.sent(1, Dispatch(stamp(1, StampSource.USER), lag_ns=7 * MS, call_ns=MS))
+    books.answered(Answer(0), stamp(12, StampSource.USER))
+    books.answered(Answer(1), stamp(12))
+    first, second = books.close(uncertainty_ns=100)
+    assert first.own_error_ns == MS + 7 * MS + 200
+    assert second.own_error_ns == MS + 5_000 + 200
+
+
+def test_a_card_s_stamps_beat_the_kernel_s_and_another_card_s_are_not_believed() -> None:
+    books = Ledger(100 * MS)
+    for sequence, received_by_card in ((0, 5_009 * MS), (1, 900_000 * MS)):
+        books.sent(sequence, Dispatch(stamp(0, StampSource.USER), lag_ns=0, call_ns=0))
+        books.departed(sequence, stamp(1), hardware_ns=5_000 * MS)
+        books.answered(Answer(sequence), stamp(11), hardware_ns=received_by_card)
+    by_card, by_kernel = books.close()
+    assert (by_card.delay_ns, by_card.delay_source, by_card.own_error_ns) == (9 * MS, StampSource.HARDWARE, 0)
+    assert (by_kernel.delay_ns, by_kernel.delay_source) == (10 * MS, StampSource.KERNEL)
+
+
+def test_a_departure_before_the_hand_over_is_another_packet_s() -> None:
+    books = ledger(10)
+    books.departed(0, stamp(2))
+    books.answered(Answer(0), stamp(22))
+    (singleton,) = books.close()
+    assert (singleton.delay_ns, singleton.delay_source) == (12 * MS, StampSource.USER)
 
 
 def test_an_answer_at_the_threshold_is_in_time_and_one_after_it_is_late() -> None:
@@ -387,6 +432,55 @@ def test_requests_leave_when_they_are_due() -> None:
     late_ms = [(at - sent[0]) / MS - 20 * sequence for sequence, at in enumerate(sent)]
     assert min(late_ms) > -2
     assert sorted(late_ms)[10] < 5
+
+
+class StallingClock(SystemClock):
+    """A host that stands still for 60 ms, once, in the middle of a stream."""
+
+    def __init__(self) -> None:
+        self.stalled = False
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if seconds < 0.001 and not self.stalled:
+            self.stalled = True
+            super().sleep(0.06)
+
+
+def test_a_stall_is_not_made_up_for_in_a_burst_and_every_packet_tells_its_lateness() -> None:
+    context = ProbeContext(clock=StallingClock(), network=HostNetwork())
+    with udp_peer(echo) as port, HostNetwork().udp(socket.AF_INET) as sock:
+        result = exchange(
+            sock,
+            Address(socket.AF_INET, ("127.0.0.1", port)),
+            Numbers(),
+            offsets_ns=[sequence * 10 * MS for sequence in range(12)],
+            loss_threshold_seconds=1.0,
+            context=context,
+        )
+    assert outcomes(result) == [Outcome.RECEIVED] * 12
+    sent = [singleton.host_sent_mono_ns or 0 for singleton in result.singletons]
+    gaps_ms = [(after - before) / MS for before, after in pairwise(sent)]
+    assert min(gaps_ms) > 3  # six packets at once would be a burst
+    lags_ms = [(singleton.send_lag_ns or 0) / MS for singleton in result.singletons]
+    assert max(lags_ms) > 45
+    assert sorted(lags_ms)[-2] < 30
+    assert 45 * MS < result.held_back_ns < 500 * MS
+
+
+def test_each_packet_says_who_stamped_it_and_how_far_it_may_be_wrong() -> None:
+    with udp_peer(echo) as port:
+        result = play(port, count=20, interval_ms=2)
+    for singleton in result.singletons:
+        assert singleton.sent is not None
+        assert singleton.received is not None
+        assert singleton.sent.source is singleton.received.source is StampSource.KERNEL
+        assert singleton.host_sent_mono_ns is not None
+        assert singleton.host_received_mono_ns is not None
+        assert singleton.sent.mono_ns >= singleton.host_sent_mono_ns - MS // 20
+        assert singleton.host_received_mono_ns >= singleton.received.mono_ns
+        assert 0 <= (singleton.own_error_ns or 0) < MS // 10
+        assert singleton.send_lag_ns is not None
 
 
 def test_a_thousand_requests_in_a_second_all_have_their_answer() -> None:
