@@ -1,30 +1,32 @@
 """The socket seam: every socket a probe uses is made here, bound as the task says.
 
-A task bound to an interface must never be answered through another one: if the interface is gone, that
-is an error to report, not a measurement over the default route. Names are resolved with a deadline, and
-what is no name and no address is refused before it reaches the resolver, which would read ``2130706433`` or
-``0x7f.1`` as 127.0.0.1. A host that cannot send at all says so before it sends, because a dead modem answers
-exactly as a dead network does: not at all.
+A task bound to a line must never be answered through another one: if that line is gone, or packets would not
+leave by it, that is an error to report, not a measurement over the default route. Names are resolved with a
+deadline, and what is no name and no address is refused before it reaches the resolver. A host that cannot
+send at all says so before it sends, because a dead modem answers exactly as a dead network does: not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
-import re
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from nhip.errors import CannotMeasureError
 from nhip.measurement import Outcome
-from probes import netlink
-
-_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
-_INTERFACE = re.compile(r"[A-Za-z0-9_.:-]{1,15}")
+from probes.line import netlink
+from probes.line.binding import Binding
+from probes.line.modem import SimLine
+from probes.line.namespace import Namespace
+from probes.line.route import leaving_link, usable_link
+from probes.names import is_host as is_host  # also asked for here
+from probes.names import literal, name_servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,9 @@ class Way:
     interface: str
     index: int
     carrier_changes: int
+    loopback: bool = False
+    count: netlink.LineCount | None = field(default=None, compare=False)
+    """What the interface had carried when this was asked; `None` where nobody counts."""
 
 
 class Network(Protocol):
@@ -58,22 +63,33 @@ class Network(Protocol):
 
     interface: str | None
     source: str | None
+    binding: Binding
 
     def resolve(self, host: str, port: int, *, timeout_seconds: float) -> Address | None:
         """The address of `host`, or `None` when the name has none (which is a measurement).
 
         A name is asked of this host's own resolver, over whatever route leads there: being bound to an
-        interface or a source binds the test's packets, not the look-up (see :func:`notes_on_name`).
+        interface, a source or a mark binds the test's packets, not the look-up (see :func:`notes_on_name`).
+        A namespace binds both.
         CannotMeasureError for what is neither a name nor an address, for an address of the IP version that
         this network does not send, and when this host has no way to any name server.
         """
+
+    def resolve_all(self, host: str, port: int, *, timeout_seconds: float) -> tuple[Address, ...]:
+        """Every address of `host` in the resolver's order of preference; as :meth:`resolve` otherwise."""
 
     def way(self, address: Address) -> Way | None:
         """How packets to `address` leave now; `None` where the kernel cannot be asked.
 
         CannotMeasureError when they cannot leave: no route, or an interface that is absent, down or
-        without its line.
+        without its line; and when they would leave otherwise than this network is bound to.
         """
+
+    def count(self, way: Way) -> netlink.LineCount | None:
+        """What the interface of `way` has carried by now; `None` when it is gone or cannot be asked."""
+
+    def check_line(self) -> None:
+        """CannotMeasureError when the line is no longer the one this network was bound to at first."""
 
     def tcp(self, family: socket.AddressFamily) -> socket.socket:
         """A non-blocking stream socket, bound as configured."""
@@ -86,7 +102,11 @@ class Network(Protocol):
 
 
 class HostNetwork:
-    """The sockets of this host, optionally bound to one interface, source address and IP version."""
+    """The sockets of this host, optionally bound to one line and one IP version.
+
+    A line is given by `interface` (or `sim`, which knows its interface), `source` address, routing mark
+    `fwmark` and network `namespace`; several of them hold together.
+    """
 
     def __init__(
         self,
@@ -94,35 +114,58 @@ class HostNetwork:
         interface: str | None = None,
         source: str | None = None,
         ip_version: int | None = None,
-        resolver_file: Path = Path("/etc/resolv.conf"),
+        fwmark: int | None = None,
+        namespace: Namespace | None = None,
+        sim: SimLine | None = None,
+        resolver_file: Path | None = None,
     ) -> None:
-        self.interface = interface
+        self.binding = Binding(
+            interface=sim.interface if sim else interface,
+            source=source,
+            mark=fwmark,
+            namespace=namespace,
+            iccid=sim.iccid if sim else None,
+        )
+        self.interface = self.binding.interface
         self.source = source
         self.ip_version = ip_version
+        self._sim = sim
         self._resolver_file = resolver_file
 
     def resolve(self, host: str, port: int, *, timeout_seconds: float) -> Address | None:
-        """The first address the host's resolver gives; it is asked over the default route, bound or not."""
+        """The first address the resolver gives; it is asked over the default route, bound or not."""
+        found = self.resolve_all(host, port, timeout_seconds=timeout_seconds)
+        return found[0] if found else None
+
+    def resolve_all(self, host: str, port: int, *, timeout_seconds: float) -> tuple[Address, ...]:
+        """Every address the host's resolver gives, in its order (RFC 6724), each once."""
         version = self._version()
         wanted = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}[version]
-        literal = _literal(host)
+        address = literal(host)
         if not is_host(host):
             raise CannotMeasureError(
                 f"{host!r} is neither a name nor an address", remedy="correct the target"
             )
-        if literal is not None and version not in (None, literal.version):
+        if address is not None and version not in (None, address.version):
             raise CannotMeasureError(
-                f"{host} is an IPv{literal.version} address, and this test sends IPv{version}",
+                f"{host} is an IPv{address.version} address, and this test sends IPv{version}",
                 remedy="give an address of that version, or another source or ip_version",
             )
-        if literal is None and self.interface is not None:
-            self._own_link()  # behind a dead line no name has an address, which says nothing of the name
-        flags = socket.AI_NUMERICHOST if literal else 0
+        if address is None and self.interface is not None:
+            # Behind a dead line no name has an address, which says nothing of the name.
+            self._look_at_own_link()
+        flags = socket.AI_NUMERICHOST if address else 0
         found: list[Address] = []
+        failed: list[CannotMeasureError] = []
 
         def look_up() -> None:
             try:
+                if (namespace := self.binding.namespace) is not None:
+                    (namespace.enter if address else namespace.enter_with_files)()
                 answers = socket.getaddrinfo(host, port, wanted, socket.SOCK_STREAM, 0, flags)
+            except CannotMeasureError as error:
+                failed.append(error)
+                return
             except OSError:
                 return
             found.extend(Address(family, sockaddr) for family, _type, _proto, _name, sockaddr in answers)
@@ -131,47 +174,46 @@ class HostNetwork:
         thread = threading.Thread(target=look_up, name="resolve", daemon=True)
         thread.start()
         thread.join(timeout_seconds)
-        if not found and literal is None:
+        if failed:
+            raise failed[0]
+        if not found and address is None:
             self._check_way_to_resolver()
-        return found[0] if found else None
+        return tuple(dict.fromkeys(found))
 
     def way(self, address: Address) -> Way | None:
+        scope = address.sockaddr[3] if len(address.sockaddr) > 3 else 0
         try:
-            own = self._own_link() if self.interface is not None else None
-            scope = address.sockaddr[3] if len(address.sockaddr) > 3 else 0
-            index = netlink.route(
-                address.host, interface_index=own.index if own else scope or None, source=self.source
-            )
-            if index is None:
-                by = f" by interface {self.interface}" if self.interface else ""
-                by += f" from {self.source}" if self.source else ""
-                oif = f" oif {self.interface}" if self.interface else ""
-                oif += f" from {self.source}" if self.source else ""
-                raise CannotMeasureError(
-                    f"this host has no route to {address.host}{by}",
-                    remedy=f"check the route: ip route get {address.host}{oif}",
-                )
-            found = _usable(netlink.link(index), str(index))
+            link = self.binding.inside(lambda: leaving_link(address.host, self.binding, scope_index=scope))
         except netlink.NoAnswerError:
             return None
-        return Way(found.name, found.index, found.carrier_changes)
+        return Way(link.name, link.index, link.carrier_changes, link.loopback, link.count)
+
+    def count(self, way: Way) -> netlink.LineCount | None:
+        try:
+            link = self.binding.inside(lambda: netlink.link(way.index))
+        except netlink.NoAnswerError:
+            return None
+        return link.count if link is not None else None
+
+    def check_line(self) -> None:
+        if self._sim is not None:
+            self._sim.check()
 
     def tcp(self, family: socket.AddressFamily) -> socket.socket:
-        return self._bound(_open(family, socket.SOCK_STREAM))
+        return self.binding.open(lambda: _open(family, socket.SOCK_STREAM))
 
     def udp(self, family: socket.AddressFamily) -> socket.socket:
-        return self._bound(_open(family, socket.SOCK_DGRAM))
+        return self.binding.open(lambda: _open(family, socket.SOCK_DGRAM))
 
     def icmp(self, family: socket.AddressFamily) -> tuple[socket.socket, bool]:
         protocol = socket.IPPROTO_ICMP if family is socket.AF_INET else socket.IPPROTO_ICMPV6
         refusals = []
         for kind, raw in ((socket.SOCK_DGRAM, False), (socket.SOCK_RAW, True)):
             try:
-                sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+                make = partial(socket.socket, family, kind | socket.SOCK_NONBLOCK, protocol)
+                return self.binding.open(make), raw
             except OSError as error:
                 refusals.append(f"{'raw' if raw else 'datagram'} socket: {error.strerror}")
-            else:
-                return self._bound(sock), raw
         raise CannotMeasureError(
             f"this host allows no ICMP echo ({'; '.join(refusals)})",
             remedy="as root, in this network namespace: sysctl -w net.ipv4.ping_group_range='0 2147483647'",
@@ -179,9 +221,18 @@ class HostNetwork:
 
     def _check_way_to_resolver(self) -> None:
         """CannotMeasureError when this host can reach none of its name servers: no name is to blame."""
-        free = HostNetwork()
+        namespace = self.binding.namespace
+        own_file = self._resolver_file or (namespace.resolver_file if namespace else None)
+        servers = name_servers(own_file or _RESOLVER_FILE)
+        beyond = [server for server in servers if not server.is_loopback]
+        if namespace is not None and own_file is None and servers and not beyond:
+            raise CannotMeasureError(
+                f"namespace {namespace.which} has no resolver: that of this host, {servers[0]}, is not in it",
+                remedy=f"write {namespace.files / (namespace.name or 'NAME') / 'resolv.conf'}",
+            )
+        free = HostNetwork(namespace=namespace)
         failure: CannotMeasureError | None = None
-        for server in _name_servers(self._resolver_file) or _SOMEWHERE:
+        for server in beyond or _SOMEWHERE:
             family = socket.AF_INET if server.version == 4 else socket.AF_INET6
             try:
                 free.way(Address(family, (str(server), 0)))
@@ -194,50 +245,32 @@ class HostNetwork:
                 f"no name can be resolved: {failure.what}", remedy=failure.remedy
             ) from failure
 
-    def _own_link(self) -> netlink.Link | None:
-        """The interface this network is bound to; CannotMeasureError unless packets can leave by it."""
-        name = _checked(self.interface or "")
-        try:
-            return _usable(netlink.link(name), name)
-        except netlink.NoAnswerError:
-            return None
+    def _look_at_own_link(self) -> None:
+        """CannotMeasureError unless packets can leave by the interface this network is bound to."""
+        with contextlib.suppress(netlink.NoAnswerError):
+            self.binding.inside(lambda: usable_link(self.interface or ""))
 
     def _version(self) -> int | None:
-        source = _literal(self.source) if self.source else None
+        source = literal(self.source) if self.source else None
         return source.version if source else self.ip_version
-
-    def _bound(self, sock: socket.socket) -> socket.socket:
-        where = f"interface {self.interface}"
-        try:
-            if self.interface is not None:
-                name = _checked(self.interface).encode() + b"\0"
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
-            if self.source is not None:
-                where = f"source address {self.source}"
-                sock.bind((self.source, 0))
-        except OSError as error:
-            sock.close()
-            raise CannotMeasureError(
-                f"cannot bind to {where}: {error.strerror}",
-                remedy=_CHECK_INTERFACE,
-            ) from error
-        except CannotMeasureError:
-            sock.close()
-            raise
-        return sock
 
 
 def notes_on_name(network: Network, host: str) -> tuple[str, ...]:
     """What a sample must say when its target was a name and its packets were bound to one line."""
-    if _literal(host) is not None or (network.interface is None and network.source is None):
+    binding = network.binding
+    if literal(host) is not None or not binding.bound:
         return ()
-    line = f"over {network.interface}" if network.interface else f"from {network.source}"
-    return (f"name resolved by this host's resolver, not {line}",)
-
-
-def is_host(text: str) -> bool:
-    """Whether `text` can be a target: an address, or a name that no resolver takes for a number."""
-    return _literal(text) is not None or _is_name(text)
+    resolver = "this host's resolver"
+    if binding.namespace is not None:
+        file = binding.namespace.resolver_file or "this host's file"
+        resolver = f"the resolver of namespace {binding.namespace.which} ({file})"
+    if binding.interface is not None:
+        line = f", not over {binding.interface}"
+    elif binding.source is not None:
+        line = f", not from {binding.source}"
+    else:
+        line = f", not with mark {binding.mark:#x}" if binding.mark is not None else ""
+    return (f"name resolved by {resolver}{line}",)
 
 
 _OUTCOME_OF_ERRNO = {
@@ -276,31 +309,6 @@ def errno_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, type(error).__name__)
 
 
-_CHECK_INTERFACE = "check that it exists and is up: ip -brief address"
-
-
-def _checked(interface: str) -> str:
-    if not _INTERFACE.fullmatch(interface):
-        raise CannotMeasureError(f"{interface!r} is no interface name", remedy="see: ip link")
-    return interface
-
-
-def _usable(link: netlink.Link | None, name: str) -> netlink.Link:
-    """The interface, if packets can leave by it."""
-    if link is None:
-        raise CannotMeasureError(f"interface {name} does not exist", remedy=_CHECK_INTERFACE)
-    if not link.up:
-        raise CannotMeasureError(
-            f"interface {link.name} is down", remedy=f"switch it on: ip link set {link.name} up"
-        )
-    if not link.carrier:
-        raise CannotMeasureError(
-            f"interface {link.name} has no carrier",
-            remedy=f"check the modem or the cable: ip link show {link.name}",
-        )
-    return link
-
-
 def _open(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
     try:
         return socket.socket(family, kind | socket.SOCK_NONBLOCK)
@@ -311,32 +319,6 @@ def _open(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socke
         ) from error
 
 
+_RESOLVER_FILE = Path("/etc/resolv.conf")
 # Where a resolver on this host itself would ask on: any address beyond (RFC 5737, RFC 3849).
 _SOMEWHERE = [ipaddress.ip_address("198.51.100.1"), ipaddress.ip_address("2001:db8::1")]
-
-
-def _name_servers(path: Path) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The name servers beyond this host that the file names (resolv.conf(5))."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    words = [line.split() for line in lines]
-    named = [_literal(found[1]) for found in words if found[:1] == ["nameserver"] and len(found) > 1]
-    return [server for server in named if server is not None and not server.is_loopback]
-
-
-def _is_name(host: str) -> bool:
-    """Whether `host` can be a host name: labels of RFC 1123, the last of them no number."""
-    labels = host.removesuffix(".").split(".")
-    whole = len(host) <= 254 and all(_LABEL.fullmatch(label) for label in labels)
-    return whole and not _NUMBER.fullmatch(labels[-1])
-
-
-def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    scope = getattr(address, "scope_id", None)
-    return None if scope is not None and not _INTERFACE.fullmatch(scope) else address

@@ -17,8 +17,8 @@ from nhip.config import convert
 from nhip.errors import CannotMeasureError
 from nhip.lab.namespace import inside
 from nhip.measurement import Outcome, Sample, Target
-from probes import netlink
 from probes.api import ProbeContext
+from probes.line import netlink
 from probes.network import Address, HostNetwork, Way
 from probes.registry import PROBES
 from tests.lab.bare_namespace import bare_namespace
@@ -202,8 +202,11 @@ def test_the_loopback_interface_is_up_and_has_its_line() -> None:
 def test_this_host_s_own_addresses_are_reached_over_loopback(host: str) -> None:
     loopback = netlink.link("lo")
     assert loopback is not None
-    assert netlink.route(host) == loopback.index
-    assert netlink.route(host, source="127.0.0.1") == loopback.index
+    for source in (None, "127.0.0.1"):
+        route = netlink.route(host, source=source)
+        assert route is not None
+        assert route.local
+        assert route.interface_index == loopback.index
 
 
 @pytest.mark.parametrize("host", ["255.255.255.255", "224.0.0.1"])
