@@ -5,27 +5,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
 from nhip.errors import ConfigError
 from probes.metrics import MetricsSection
-from probes.packets.stamp import PORT as STAMP_PORT
+from probes.reflector.settings import StampSection
 from probes.server.config import ServerConfig
 from probes.server.dns_responder import DnsResponderConfig
 
 _LONGEST_LABEL = 63  # RFC 1035 section 2.3.4
-
-
-class StampSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The STAMP reflector."""
-
-    host: str = "::"
-    """One address; ``::`` answers IPv4 too."""
-    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = STAMP_PORT
-    packets_per_second: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 2_000.0
-    """To one client address."""
 
 
 class MeasurementServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

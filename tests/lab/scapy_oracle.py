@@ -20,6 +20,7 @@ from fractions import Fraction
 from scapy.layers.inet import ICMP
 from scapy.contrib.stamp import (
     ErrorEstimate, STAMPSessionReflectorTestUnauthenticated, STAMPSessionSenderTestUnauthenticated,
+    STAMPTestTLV,
 )
 from scapy.packet import Raw
 
@@ -35,6 +36,11 @@ def stamp_build(kind, fields):
     for key in ("ts", "ts_rx", "ts_sender"):
         if key in fields:  # scapy takes seconds and gives 64 bits back
             fields[key] = Fraction(fields[key], 1 << 32)
+    if "tlvs" in fields:
+        fields["tlv_objects"] = [
+            STAMPTestTLV(flags=flags, type=type_, len=len(value) // 2, value=bytes.fromhex(value))
+            for flags, type_, value in fields.pop("tlvs")
+        ]
     return bytes(STAMP[kind](**fields)).hex()
 
 def stamp_read(kind, octets):
@@ -46,6 +52,9 @@ def stamp_read(kind, octets):
             value = {name: value.getfieldval(name) for name in ("S", "Z", "scale", "multiplier")}
         if not isinstance(value, list):
             found[field.name] = value if isinstance(value, (int, dict)) else float(value)
+    found["tlvs"] = [
+        [int(tlv.flags), tlv.type, bytes(tlv.value).hex()] for tlv in packet.tlv_objects
+    ]
     return found
 
 def icmp_build(identifier, sequence, data):

@@ -9,58 +9,24 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from nhip.clock import Clock, SystemClock
+from nhip.clock import SystemClock
 from nhip.errors import CannotMeasureError
 from probes.packets import stamp
 from probes.reflector import Reflector
 from tests.lab.fake_clock import FakeClock
+from tests.lab.reflectors import ESTIMATE, client, request, running, until
 
-ESTIMATE = stamp.ErrorEstimate(False, 0, 1)
 Client = socket.socket
-
-
-@contextlib.contextmanager
-def running(
-    host: str = "127.0.0.1", *, clock: Clock | None = None, packets_per_second: float = 1e6
-) -> Iterator[Reflector]:
-    reflector = Reflector(host, 0, clock=clock or SystemClock(), packets_per_second=packets_per_second)
-    reflector.start()
-    try:
-        yield reflector
-    finally:
-        reflector.close()
 
 
 @pytest.fixture
 def reflector() -> Iterator[Reflector]:
     with running() as found:
         yield found
-
-
-@contextlib.contextmanager
-def client(reflector: Reflector, host: str = "127.0.0.1", port: int = 0) -> Iterator[Client]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.bind((host, port))
-        sock.connect(reflector.address)
-        sock.settimeout(2)
-        yield sock
-
-
-def request(sequence: int = 0, octets: int = 44) -> bytes:
-    packet = stamp.SenderPacket(sequence=sequence, sent_wall_ns=time.time_ns(), error=ESTIMATE, session_id=5)
-    return stamp.pack_sender(packet) + random.randbytes(octets - 44)
-
-
-def until(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.002)
 
 
 # Stamps
@@ -75,7 +41,7 @@ def test_an_answer_returns_the_request_with_both_times_of_the_reflector(host: st
         answer = stamp.unpack_reflector(sock.recv(2000))
         after = time.time_ns()
     asked = stamp.unpack_sender(sent)
-    assert (answer.sequence, answer.sender_sequence, answer.session_id) == (7, 7, 5)
+    assert (answer.sequence, answer.sender_sequence, answer.session_id) == (0, 7, 5)
     assert answer.sender_sent_wall_ns == asked.sent_wall_ns
     assert answer.sender_error == ESTIMATE
     assert answer.sender_hop_limit == 64
@@ -140,7 +106,7 @@ def test_an_answer_is_exactly_as_long_as_its_request(reflector: Reflector, octet
         sock.send(sent)
         answer = sock.recv(65_536)
     assert len(answer) == octets
-    assert answer[44:] == sent[44:]
+    assert answer[48:] == sent[48:]
 
 
 @pytest.mark.parametrize("octets", [9217, 20_000, 60_000])
@@ -156,7 +122,7 @@ def test_of_ten_thousand_packets_at_random_no_more_octets_come_out_than_went_in(
     with client(reflector) as sock:
         sock.setblocking(False)
         for _ in range(10_000):
-            length = rng.choice([0, 1, 43, 44, rng.randrange(1500)])
+            length = rng.choice([0, 1, 40, 41, 44, 48, rng.randrange(1500)])
             octets_in += sock.send(rng.randbytes(length))
             with contextlib.suppress(BlockingIOError):
                 while True:
@@ -172,18 +138,41 @@ def test_of_ten_thousand_packets_at_random_no_more_octets_come_out_than_went_in(
     assert packets_out <= 10_000
 
 
-@pytest.mark.parametrize("octets", [b"", b"x", bytes(43), b"\xff" * 43])
-def test_what_is_too_short_is_counted_and_not_answered(reflector: Reflector, octets: bytes) -> None:
+@pytest.mark.parametrize(
+    ("octets", "reason"),
+    [
+        (b"", "malformed"),
+        (b"x", "malformed"),
+        (bytes(13), "malformed"),
+        (bytes(14), "too_short"),
+        (bytes(40), "too_short"),
+        (b"\xff" * 40, "too_short"),
+    ],
+)
+def test_what_is_too_short_is_counted_and_not_answered(
+    reflector: Reflector, octets: bytes, reason: str
+) -> None:
     with client(reflector) as sock:
         sock.send(octets)
         sock.send(request(3))
-        assert stamp.unpack_reflector(sock.recv(2000)).sequence == 3
+        assert stamp.unpack_reflector(sock.recv(2000)).sender_sequence == 3
     until(lambda: reflector.counters.reflected == 1)
-    assert (reflector.counters.received, reflector.counters.malformed, reflector.counters.reflected) == (
-        2,
-        1,
-        1,
-    )
+    assert (reflector.counters.received, getattr(reflector.counters, reason)) == (2, 1)
+
+
+def test_a_twamp_request_is_answered_with_no_more_than_it_has(reflector: Reflector) -> None:
+    """RFC 5357: the packet ends after the error estimate, and its padding may be anything."""
+    head = request(4)[:14]
+    with client(reflector) as sock:
+        for number, padding in enumerate([bytes(27), b"\xa5" * 27, b"\xa5" * 30, bytes(86), b"\x5a" * 400]):
+            sock.send(head + padding)
+            answer = sock.recv(2000)
+            found = stamp.unpack_reflector(answer, shortest=41)
+            assert len(answer) == 14 + len(padding)
+            assert (found.sequence, found.sender_sequence, found.session_id) == (number, 4, 0)
+            assert answer[44:] == padding[30:]
+            assert found.sender_hop_limit == 64
+    assert reflector.sessions == 1
 
 
 def test_an_answer_sent_back_is_not_answered_again(reflector: Reflector) -> None:
@@ -192,7 +181,7 @@ def test_an_answer_sent_back_is_not_answered_again(reflector: Reflector) -> None
         answer = sock.recv(2000)
         sock.send(answer)
         sock.send(request(2))
-        assert stamp.unpack_reflector(sock.recv(2000)).sequence == 2
+        assert stamp.unpack_reflector(sock.recv(2000)).sender_sequence == 2
     until(lambda: reflector.counters.reflected == 2)
     assert (reflector.counters.already_reflected, reflector.counters.reflected) == (1, 2)
 
@@ -334,4 +323,4 @@ def test_a_client_that_is_gone_does_not_stop_the_reflector(reflector: Reflector)
     for sequence in range(5):
         with client(reflector) as sock:
             sock.send(request(sequence))
-            assert stamp.unpack_reflector(sock.recv(2000)).sequence == sequence
+            assert stamp.unpack_reflector(sock.recv(2000)).sender_sequence == sequence

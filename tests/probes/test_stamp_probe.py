@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from nhip.measurement import Outcome, Sample, StampSource, Target
 from probes.api import ProbeContext
 from probes.network import HostNetwork
 from probes.reflector import Reflector
-from probes.stamp import Stamp, StampConfig
+from probes.stamp.probe import Stamp, StampConfig
 from tests.lab.peers import closed_port, udp_peer
 
 MS = 1_000_000
@@ -31,9 +32,10 @@ def measure(
     *,
     count: int = 3,
     interval_seconds: float = 0.01,
-    size_octets: int = 44,
+    size_octets: int | None = None,
     loss_threshold_seconds: float = 0.3,
     dscp: int = 0,
+    **settings: Any,
 ) -> Sample:
     config = StampConfig(
         count=count,
@@ -41,6 +43,7 @@ def measure(
         size_octets=size_octets,
         loss_threshold_seconds=loss_threshold_seconds,
         dscp=dscp,
+        **settings,
     )
     context = ProbeContext(clock=SystemClock(), network=HostNetwork())
     return Stamp(config).measure(Target(id="target", host=host, port=port), context)
@@ -147,11 +150,13 @@ def test_a_reflector_whose_clock_goes_back_gives_no_negative_holding_time() -> N
 CHANGES: dict[str, tuple[Callable[[bytes], bytes], Outcome]] = {
     "longer than the request": (lambda answer: answer + b"\0", Outcome.CORRUPT),
     "other padding": (lambda answer: answer[:-1] + bytes([answer[-1] ^ 1]), Outcome.CORRUPT),
-    "padding cut off": (lambda answer: answer[:44], Outcome.CORRUPT),
+    "padding cut short": (lambda answer: answer[:59], Outcome.CORRUPT),
     "an error estimate of zero": (lambda answer: answer[:12] + b"\0\0" + answer[14:], Outcome.CORRUPT),
     "another T1": (lambda answer: answer[:28] + bytes(8) + answer[36:], Outcome.LOST),
     "another sequence number": (lambda answer: answer[:24] + b"\xff" * 4 + answer[28:], Outcome.LOST),
-    "too short to be STAMP": (lambda answer: answer[:43], Outcome.LOST),
+    "too short to be STAMP": (lambda answer: answer[:43], Outcome.CORRUPT),
+    "too short to say whose it is": (lambda answer: answer[:37], Outcome.LOST),
+    "other extensions": (lambda answer: answer[:44] + bytes.fromhex("00c80004") * 4, Outcome.CORRUPT),
     "nothing": (lambda answer: b"", Outcome.LOST),
 }
 
@@ -189,7 +194,7 @@ def test_requests_carry_the_layout_of_the_rfc_and_rise_by_one() -> None:
         sock.sendto(handmade_answer(request, time.time_ns(), time.time_ns()), peer)
 
     with udp_peer(keep) as port:
-        measure(port, count=4)
+        measure(port, count=4, size_octets=44)
     assert [len(octets) for octets in seen] == [44] * 4
     assert [struct.unpack("!I", octets[:4])[0] for octets in seen] == [0, 1, 2, 3]
     for octets in seen:

@@ -101,13 +101,57 @@ def test_octets_at_random_are_a_packet_or_a_wire_error(octets: bytes) -> None:
             assert len(octets) >= 44
 
 
-@pytest.mark.parametrize("octets", [b"", SENDER_OCTETS[:43]])
+@pytest.mark.parametrize("octets", [b"", SENDER_OCTETS[:40], SENDER_OCTETS[:43]])
 def test_a_packet_that_is_too_short_is_refused(octets: bytes) -> None:
     with pytest.raises(WireError, match="no STAMP packet"):
         stamp.unpack_sender(octets)
     with pytest.raises(WireError, match="no STAMP packet"):
-        stamp.reflect(octets, received_wall_ns=0, hop_limit=0, error=ESTIMATE)
-    assert stamp.echoed_request(octets) is None
+        stamp.unpack_reflector(octets)
+    assert stamp.echoed_request(octets[:37]) is None
+
+
+@pytest.mark.parametrize("octets", [0, 14, 40])
+def test_a_request_with_no_room_for_its_answer_is_refused(octets: int) -> None:
+    with pytest.raises(WireError, match="no STAMP packet"):
+        stamp.reflect(SENDER_OCTETS[:octets], received_wall_ns=0, hop_limit=0, error=ESTIMATE)
+
+
+# TWAMP Light
+
+# RFC 5357 section 4.1.2: sequence number, time stamp, error estimate, then 27 octets of padding.
+TWAMP_REQUEST = bytes.fromhex("00000002 eeaffac0 40000000 9441") + bytes(27)
+# RFC 5357 section 4.2.1: sequence number, time stamp, error estimate, MBZ, receive time stamp, then the
+# sender's sequence number, time stamp and error estimate, MBZ, sender TTL.
+TWAMP_ANSWER = bytes.fromhex(
+    "00000001 eeaffac1 40000000 3fff 0000 eeaffac0 c0000000 00000002 eeaffac0 40000000 9441 0000 3d"
+)
+
+
+def test_a_twamp_request_of_41_octets_gets_the_41_of_rfc_5357() -> None:
+    answer = stamp.reflect(
+        TWAMP_REQUEST,
+        received_wall_ns=WALL_NS + SECOND // 2,
+        hop_limit=61,
+        error=ErrorEstimate(False, 63, 255),
+        sequence=1,
+    )
+    stamp.set_sent(answer, WALL_NS + SECOND)
+    assert len(TWAMP_REQUEST) == len(TWAMP_ANSWER) == stamp.TWAMP_OCTETS == 41
+    assert bytes(answer) == TWAMP_ANSWER
+
+
+def test_a_twamp_answer_that_ends_before_the_ttl_is_read_where_that_is_allowed() -> None:
+    found = stamp.unpack_reflector(TWAMP_ANSWER[:38], shortest=38)
+    assert (found.sequence, found.sender_sequence, found.sender_hop_limit) == (1, 2, 0)
+    assert (found.received_wall_ns, found.sent_wall_ns) == (WALL_NS + SECOND // 2, WALL_NS + SECOND)
+    with pytest.raises(WireError):
+        stamp.unpack_reflector(TWAMP_ANSWER[:37], shortest=38)
+
+
+def test_a_stateful_reflector_writes_its_own_number() -> None:
+    answer = stamp.reflect(SENDER_OCTETS, received_wall_ns=0, hop_limit=0, error=ESTIMATE, sequence=77)
+    found = stamp.unpack_reflector(bytes(answer))
+    assert (found.sequence, found.sender_sequence) == (77, 0x01020304)
 
 
 # scapy
@@ -319,7 +363,7 @@ def test_an_answer_is_told_from_a_request() -> None:
     assert stamp.is_reflected(REFLECTOR_OCTETS)
     assert not stamp.is_reflected(SENDER_OCTETS)
     assert not stamp.is_reflected(SENDER_OCTETS + REFLECTOR_OCTETS)
-    assert not stamp.is_reflected(REFLECTOR_OCTETS[:43])
+    assert not stamp.is_reflected(REFLECTOR_OCTETS[:40])
     rng = random.Random(2)
     # A sender whose padding begins early (TWAMP Light) is still answered.
     assert not any(stamp.is_reflected(SENDER_OCTETS[:16] + rng.randbytes(28)) for _ in range(1000))

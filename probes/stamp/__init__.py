@@ -1,0 +1,1 @@
+"""STAMP: the sender's side (the far end is probes/reflector)."""
