@@ -3,7 +3,8 @@
 It exists to be measured: a dns probe pointed at it, in the lab or below a test zone, must find exactly this
 address and no loss but the network's. It is no name server for anything else and helps nobody to flood a
 third party: it answers nothing but whole, single, ordinary questions, an answer is the question plus one
-record, and answers are capped in number for each client and in all.
+record and, where it is asked for (RFC 5001), the short name of this instance, and answers are capped in
+number for each client and in all.
 
 =====================================  ===========================================
 question                               answer
@@ -58,6 +59,8 @@ class DnsResponderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     hosts: list[str] = []
     """Addresses to listen on; every address of this host, IPv4 and IPv6, when empty."""
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 53
+    instance: Annotated[str, msgspec.Meta(pattern=r"^[!-~]*$", max_length=64)] = ""
+    """How this server names itself to who asks which of several answered (NSID); not at all when empty."""
     time_to_live_seconds: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 0
     """0 keeps resolvers in between from answering out of their memory."""
     answers_per_second: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 5_000
@@ -168,6 +171,7 @@ class DnsResponder:
 
 def answer_to(octets: bytes, zone: dns.name.Name, config: DnsResponderConfig) -> bytes | None:
     """The answer to one datagram; ``None`` when it deserves none."""
+    import dns.edns
     import dns.exception
     import dns.flags
     import dns.message
@@ -204,6 +208,9 @@ def answer_to(octets: bytes, zone: dns.name.Name, config: DnsResponderConfig) ->
                     address,
                 )
             )
+    if config.instance and any(option.otype == dns.edns.OptionType.NSID for option in question.options):
+        name = dns.edns.GenericOption(dns.edns.OptionType.NSID, config.instance.encode())
+        answer.use_edns(0, question.ednsflags & dns.flags.DO, _LONGEST_QUESTION_OCTETS, options=[name])
     return answer.to_wire()
 
 
