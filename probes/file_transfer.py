@@ -49,13 +49,14 @@ from nhip.measurement import (
 )
 from nhip.statistics import NANOSECONDS_PER_SECOND, worst_source
 from probes.api import ProbeContext
-from probes.http1 import Exchange, Head, host_field
+from probes.http.http1 import Exchange, Head, host_field
+from probes.line.way import WayWatch
 from probes.network import Address, notes_on_name
 from probes.payload import pieces
 from probes.phases import end_phase
 from probes.stream import Stream, StreamError
 from probes.tcp_info import TcpInfo
-from probes.tls import client_context
+from probes.tls.context import client_context
 from probes.transfer_protocol import (
     CONGESTION_FIELD,
     DEFAULT_PORT,
@@ -64,7 +65,6 @@ from probes.transfer_protocol import (
     FORMAT_FIELD,
     Receipt,
 )
-from probes.way import WayWatch
 
 _BUFFER_OCTETS = 262_144
 _LONGEST_RECEIPT_OCTETS = 4_096

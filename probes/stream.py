@@ -7,6 +7,7 @@ measurement server use the same streams.
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import ssl
@@ -14,11 +15,12 @@ import threading
 from types import TracebackType
 
 from nhip.clock import Clock
-from nhip.measurement import Outcome
+from nhip.measurement import Outcome, Stamp, StampSource
 from nhip.statistics import NANOSECONDS_PER_SECOND
 from probes.api import LONGEST_PAUSE_SECONDS
 from probes.network import Address, errno_name, outcome_of
 from probes.tcp_info import TcpInfo, tcp_info
+from probes.tls.context import TlsSession, session_of
 
 TIMED_OUT = "timed out"
 _EARLY_OCTETS = 16_384
@@ -59,6 +61,10 @@ class Stream:
         self._idle_ns = None if idle_seconds is None else round(idle_seconds * NANOSECONDS_PER_SECOND)
         self._poll = select.poll()
         self._early = b""
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Nagle's algorithm would hold a request back until the handshake's last record before it is
+            # acknowledged: a round trip that no browser waits for.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def __enter__(self) -> Stream:
         return self
@@ -101,7 +107,7 @@ class Stream:
         except ssl.SSLCertVerificationError as error:
             raise StreamError(Outcome.TLS_FAILED, error.verify_message) from error
         except ssl.SSLError as error:
-            raise StreamError(Outcome.TLS_FAILED, error.reason or type(error).__name__) from error
+            raise StreamError(Outcome.TLS_FAILED, _tls_failure(error)) from error
         except ValueError as error:
             raise StreamError(Outcome.TLS_FAILED, f"no TLS server name: {server_name}") from error
         except OSError as error:
@@ -164,6 +170,28 @@ class Stream:
         except OSError:
             return  # the peer is gone already, which is what this was for
 
+    def tls_session(self) -> TlsSession | None:
+        """What the TLS handshake ended in; `None` on a plain connection."""
+        return session_of(self._sock) if isinstance(self._sock, ssl.SSLSocket) else None
+
+    @property
+    def arrival(self) -> Stamp | None:
+        """When the kernel had the latest octets read; `None` where it is not asked."""
+        return None
+
+    @property
+    def written(self) -> int:
+        """A mark for :meth:`departure`: how much was handed to the kernel by now."""
+        return 0
+
+    def departure(self, written: int, handed_over_ns: int) -> Stamp | None:
+        """When the last of what had been handed over at that mark left; `None` where nobody told."""
+        return None
+
+    def read_at(self) -> Stamp:
+        """When the latest octets came: by the kernel, or else that they have come by now."""
+        return self.arrival or Stamp(self._clock.wall_ns(), self._clock.mono_ns(), StampSource.USER)
+
     def info(self) -> TcpInfo:
         """What the kernel knows of the connection now."""
         return tcp_info(self._sock)
@@ -225,6 +253,26 @@ class Stream:
             raise StreamError(Outcome.NOT_SENT, "cancelled")
         if now_ns >= self.deadline_ns:
             raise StreamError(Outcome.LOST, TIMED_OUT)
+
+
+# What OpenSSL's shorthand means where it does not say it.
+_TLS_FAILURES = {
+    "WRONG_VERSION_NUMBER": "no TLS spoken there",
+    "UNSUPPORTED_PROTOCOL": "the server's TLS version is too old",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "the server wants another TLS version",
+    "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "the server speaks no protocol offered by ALPN",
+    "UNEXPECTED_EOF_WHILE_READING": "closed during the handshake",
+}
+
+
+# How an error without a reason spells it: "[SSL] tlsv1 alert no application protocol (_ssl.c:1006)".
+_SPELT_OUT = re.compile(r"\[[A-Z]+\] (?P<reason>[a-z0-9 ]+?)(?: \(|$)")
+
+
+def _tls_failure(error: ssl.SSLError) -> str:
+    spelt_out = _SPELT_OUT.search(str(error))
+    reason = error.reason or (spelt_out["reason"].upper().replace(" ", "_") if spelt_out else str(error))
+    return f"{_TLS_FAILURES[reason]} ({reason})" if reason in _TLS_FAILURES else reason
 
 
 def _broken(error: OSError) -> StreamError:

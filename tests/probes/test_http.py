@@ -17,10 +17,12 @@ from nhip.config import convert
 from nhip.errors import CannotMeasureError
 from nhip.measurement import Outcome, Sample, Singleton, Target
 from probes.api import ProbeContext
-from probes.http import Http, HttpConfig
-from probes.http1 import host_field
+from probes.http.config import HttpConfig
+from probes.http.http1 import host_field
+from probes.http.probe import Http
 from probes.network import HostNetwork
 from probes.server import MeasurementServer, ServerConfig
+from probes.stream import Stream
 from tests.lab.certificate import Certificate, make_certificate
 from tests.lab.peers import read_head, tcp_peer
 
@@ -277,7 +279,15 @@ def test_the_host_field_brackets_ipv6_and_leaves_out_the_implied_port() -> None:
 
 
 def test_the_context_checks_certificates_by_default() -> None:
-    from probes.tls import client_context
+    from probes.tls.context import client_context
 
     assert client_context(None).verify_mode is ssl.CERT_REQUIRED
     assert client_context(None).check_hostname
+
+
+def test_no_connection_of_a_probe_holds_small_requests_back() -> None:
+    with socket.socket() as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+        stream = Stream(sock, clock=SystemClock(), deadline_ns=0, cancelled=threading.Event())
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+        stream.close()

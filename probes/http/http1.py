@@ -14,7 +14,7 @@ import h11
 
 from nhip import __version__
 from nhip.clock import Clock
-from nhip.measurement import Outcome
+from nhip.measurement import Outcome, Stamp
 from probes.stream import Stream, StreamError
 
 _BUFFER_OCTETS = 65_536
@@ -38,14 +38,27 @@ class Head:
 class Exchange:
     """One request and one answer; StreamError carries the fate of whatever breaks it off."""
 
+    version = "1.1"
+
     def __init__(self, stream: Stream, clock: Clock) -> None:
         self.first_octet_ns: int | None = None
         """When the first octet of the answer was read, on the monotonic clock."""
+        self.first_octet: Stamp | None = None
+        """When it came, by the kernel where that was asked."""
+        self.last_octet: Stamp | None = None
+        """When the latest octets came."""
+        self._written = 0
         self._stream = stream
         self._clock = clock
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD_OCTETS)
         self._buffer = memoryview(bytearray(_BUFFER_OCTETS))
         self._ended = False
+
+    def request(self, method: str, path: str, host: str) -> None:
+        """Send a request without body."""
+        self.send_head(method, path, host)
+        self.end_request()
+        self._written = self._stream.written
 
     def send_head(self, method: str, path: str, host: str, fields: Iterable[tuple[str, str]] = ()) -> None:
         """Send the request line and fields; a body, if announced in `fields`, is the caller's to send."""
@@ -80,6 +93,13 @@ class Exchange:
             if not isinstance(event, h11.InformationalResponse):
                 raise StreamError(Outcome.CORRUPT, "no HTTP answer")
 
+    def departure(self, handed_over_ns: int) -> Stamp | None:
+        """When the request left, by the kernel; `None` where it did not tell."""
+        return self._stream.departure(self._written, handed_over_ns)
+
+    def close(self) -> None:
+        """Nothing to say: ``Connection: close`` was said with the request."""
+
     def leftover(self) -> bytes:
         """Octets of the body that came along with the head; from here on the caller reads the stream."""
         return self._parser.trailing_data[0]
@@ -107,7 +127,10 @@ class Exchange:
                 if count == 0:
                     raise StreamError(Outcome.RESET, "closed without an answer")
                 self.first_octet_ns = self._clock.mono_ns()
+                self.first_octet = self._stream.read_at()
             self._ended = count == 0
+            if count:
+                self.last_octet = self._stream.read_at()
             self._parser.receive_data(bytes(self._buffer[:count]))
 
 

@@ -1,0 +1,1 @@
+"""The http kind: one page asked for, over whichever version of HTTP."""
