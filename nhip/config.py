@@ -34,6 +34,8 @@ FORMATS: Registry[type[msgspec.Struct]] = Registry(
         "nhip-regulation/1": "collector.kpi.profile:RegulationProfile",
         "nhip-capacity-rules/1": "forecasting.capacity_rules:CapacityRules",
         "nhip-provinces/1": "nhip.geography:ProvinceTable",
+        "nhip-service-profiles/1": "nhip.service_profiles:ServiceProfile",
+        "nhip-voice-codecs/1": "nhip.voice_codecs:CodecTable",
     },
 )
 

@@ -1,0 +1,1 @@
+"""Voice: a call-like stream over STAMP, and how it would have sounded."""
