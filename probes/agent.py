@@ -29,12 +29,16 @@ from nhip.errors import NhipError, ShipError, StoreError
 from nhip.measurement import Access, Target
 from nhip.statistics import NANOSECONDS_PER_SECOND
 from probes.agent_config import AgentConfig, TaskSection, settings
-from probes.agent_metrics import agent_readings
+from probes.agent_metrics import agent_readings, probe_labels
 from probes.api import Probe, ProbeContext
 from probes.delivery import Delivery
+from probes.engine.circumstances import Circumstances
+from probes.engine.metrics import engine_readings
+from probes.engine.process import EngineProcess
 from probes.gate import Gate
+from probes.line.config import LineSection
+from probes.line.modem import ModemManager, ModemTable
 from probes.metrics import MetricsPage, Reading
-from probes.network import HostNetwork
 from probes.registry import PROBES
 from probes.schedule import Timetable
 from probes.ship import (
@@ -78,9 +82,17 @@ class _Counts:
 class Agent:
     """A probe that runs until closed. The constructor does nothing; `start` opens the spool and begins."""
 
-    def __init__(self, config: AgentConfig, clock: Clock, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        clock: Clock,
+        *,
+        rng: random.Random | None = None,
+        modems: ModemTable | None = None,
+    ) -> None:
         self._config = config
         self._clock = clock
+        self._modems = modems or ModemManager()
         self._rng = rng or random.Random()
         self._stop = threading.Event()
         self._tests_over = threading.Event()
@@ -93,6 +105,7 @@ class Agent:
         self._tasks: list[_Task] = []
         self._wake: int | None = None
         self._metrics = MetricsPage(config.metrics, self.readings) if config.metrics else None
+        self._engine: EngineProcess | None = None
 
     def start(self) -> None:
         """Open the spool and start measuring; NhipError when the configuration cannot be carried out."""
@@ -103,6 +116,9 @@ class Agent:
         self._tasks = [self._task(section) for section in self._config.task]
         if self._metrics is not None:
             self._metrics.start()
+        if self._config.icmp_group:
+            self._engine = self._engine_process()
+            self._engine.start()
         self._say_start()
         self._pool = ThreadPoolExecutor(MOST_TESTS_AT_ONCE, thread_name_prefix="test")
         woken, self._wake = os.pipe()
@@ -140,6 +156,8 @@ class Agent:
                 thread.join()
         if self._pool is not None:
             self._pool.shutdown(wait=True)
+        if self._engine is not None:
+            self._engine.close()
         self._tests_over.set()
         for thread in self._threads:
             thread.join()
@@ -176,7 +194,10 @@ class Agent:
 
     def readings(self) -> Iterator[Reading]:
         """What the agent's own metrics page shows."""
-        return agent_readings(self._config.probe_id, self._config.access, self.status())
+        yield from agent_readings(self._config.probe_id, self._config.access, self.status())
+        if self._engine is not None:
+            labels = probe_labels(self._config.probe_id, self._config.access)
+            yield from engine_readings(labels, self._engine.readings, restarts=self._engine.restarts)
 
     def _say_start(self) -> None:
         with self._spool_lock:
@@ -218,6 +239,9 @@ class Agent:
 
     def _run_schedule(self) -> None:
         now_ns = self._clock.mono_ns()
+        if not self._tasks:
+            self._stop.wait()
+            return
         queue = [
             (task.timetable.first_due_ns(now_ns, at_once=task.section.start_at_once), position)
             for position, task in enumerate(self._tasks)
@@ -260,31 +284,57 @@ class Agent:
             task.running = False
 
     def _measure(self, task: _Task) -> wire.Record:
-        network = self._config.network
-        context = ProbeContext(
-            clock=self._clock,
-            network=HostNetwork(
-                interface=network.interface, source=network.source, ip_version=network.ip_version
-            ),
-            cancelled=self._stop,
-        )
+        line = task.section.network or self._config.network
+        context = ProbeContext(clock=self._clock, network=line.network(self._modems), cancelled=self._stop)
         sample = task.probe.measure(task.target, context)
-        access = self._config.access
         record = wire.record(
             sample,
             probe_id=self._config.probe_id,
-            access=Access(
-                operator=access.operator,
-                technology=access.technology,
-                province=access.province,
-                environment=access.environment,
-            ),
+            access=_access(self._config),
             wall_ns=self._clock.wall_ns(),
             keep_singletons=task.section.keep_singletons,
+            own_error_share=self._config.own_error_share,
         )
         # The collector needs to know when to miss this series.
         record.parameters["schedule_interval_seconds"] = task.section.interval_seconds
         return record
+
+    # Many targets
+
+    def _engine_process(self) -> EngineProcess:
+        config, line = self._config, self._config.network
+        return EngineProcess(
+            config.groups(),
+            LineSection(**{key: getattr(line, key) for key in LineSection.__struct_fields__}),
+            self._clock,
+            self._keep,
+            circumstances=Circumstances(
+                probe_id=config.probe_id,
+                access=_access(config),
+                interface=line.interface,
+                source_address=line.source,
+                own_error_share=config.own_error_share,
+            ),
+            most_probes_per_second=config.icmp_engine.maximum_probes_per_second,
+            on_failure=self._engine_failed,
+        )
+
+    def _keep(self, records: list[wire.Record]) -> None:
+        """Spool what the engine measured; one that cannot be kept is a test that did not run."""
+        for record in records:
+            try:
+                with self._spool_lock:
+                    self._spool.append(record)
+                with self._counts.lock:
+                    self._counts.tests += 1
+            except StoreError as error:
+                log.error("record of %s was not kept: %s", record.target.id, error)
+                with self._counts.lock:
+                    self._counts.failed_to_run += 1
+
+    def _engine_failed(self, _why: str) -> None:
+        with self._counts.lock:
+            self._counts.failed_to_run += 1
 
     def _failed(self, task: _Task, why: str) -> None:
         log.error("test %s towards %s did not run: %s", task.section.kind, task.target.id, why)
@@ -363,3 +413,13 @@ class Agent:
             if status is not None and self._counts.lag_seconds_max == status.schedule_lag_seconds_max:
                 self._counts.lag_seconds_max = None
         return drained
+
+
+def _access(config: AgentConfig) -> Access:
+    access = config.access
+    return Access(
+        operator=access.operator,
+        technology=access.technology,
+        province=access.province,
+        environment=access.environment,
+    )

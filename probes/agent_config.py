@@ -15,9 +15,13 @@ from nhip.errors import ConfigError, UnknownNameError
 from nhip.geography import provinces
 from nhip.measurement import Environment, TargetClass, Technology
 from nhip.secret import refuse_clear_text
+from nhip.statistics import OWN_ERROR_SHARE
 from nhip.wire import Identifier
+from probes.engine.group import Group
+from probes.engine.section import IcmpEngineSection, IcmpGroupSection, read_groups
+from probes.line.config import LineSection
 from probes.metrics import MetricsSection
-from probes.network import is_host
+from probes.names import is_host
 from probes.registry import PROBES
 
 # A collector unpacks at most 16 MiB unless it was told otherwise; the batch's own keys need a little of it.
@@ -70,16 +74,13 @@ class SpoolSection(Section, frozen=True, kw_only=True):
     """Where records wait until the collector has them."""
 
     path: Path
-    maximum_octets: Annotated[int, Meta(ge=65_536)] = 128 * 1024 * 1024
-    """Of packed records, about 3 500 to the MiB: more than four days at one test a second."""
+    maximum_octets: Annotated[int, Meta(ge=65_536)] = 256 * 1024 * 1024
+    """Of packed records, about 2 600 to the MiB: more than four days of the largest at one a second."""
 
 
-class NetworkSection(Section, frozen=True, kw_only=True):
-    """Which way packets leave. A missing interface is an error, never a measurement by another route."""
+class NetworkSection(LineSection, frozen=True, kw_only=True):
+    """Which way packets of every task leave that has no ``network`` table of its own."""
 
-    interface: str | None = None
-    source: str | None = None
-    ip_version: Literal[4, 6] | None = None
     exclusive_lock: Path | None = None
     """A file that agents sharing one line lock for their heavy tests."""
 
@@ -103,6 +104,8 @@ class TaskSection(Section, frozen=True, kw_only=True):
     start_at_once: bool = False
     """Run the first test at start instead of at a random phase."""
     keep_singletons: bool = False
+    network: LineSection | None = None
+    """The line of this task; it stands in place of the file's ``network``, of which nothing is kept."""
     settings: dict[str, Any] = {}
     """The kind's own knobs; see the manual page of the kind."""
 
@@ -118,10 +121,19 @@ class AgentConfig(Section, frozen=True, kw_only=True):
     network: NetworkSection = NetworkSection()
     metrics: MetricsSection | None = None
     """A page about the agent itself; none without this table."""
-    target: Annotated[list[TargetSection], Meta(min_length=1)]
-    task: Annotated[list[TaskSection], Meta(min_length=1)]
+    own_error_share: Annotated[float, Meta(gt=0, le=1)] = OWN_ERROR_SHARE
+    """A delay that this host may have falsified by more than this share is flagged as doubtful."""
+    target: Annotated[list[TargetSection], Meta(min_length=1)] = []
+    task: Annotated[list[TaskSection], Meta(min_length=1)] = []
+    icmp_group: list[IcmpGroupSection] = []
+    """Many targets probed without a pause; needs ``pip install 'nhip[engine]'``."""
+    icmp_engine: IcmpEngineSection = IcmpEngineSection()
 
     def __post_init__(self) -> None:
+        if not self.task and not self.icmp_group:
+            raise ConfigError("task: is missing", remedy="add a [[task]] or an [[icmp_group]]")
+        if self.task and not self.target:
+            raise ConfigError("target: is missing", remedy="add a [[target]]")
         known = {target.id: target for target in self.target}
         if len(known) < len(self.target):
             raise ConfigError("target: two targets share an id", remedy="give each target its own id")
@@ -137,8 +149,11 @@ class AgentConfig(Section, frozen=True, kw_only=True):
                     f"target[{position}].host: {target.host!r}: is neither a name nor an address",
                     remedy="write a host name, an IPv4 address or an IPv6 address without brackets",
                 )
+        self.network.check("network.")
         for position, task in enumerate(self.task):
             where = f"task[{position}]"
+            if task.network is not None:
+                task.network.check(f"{where}.network.")
             if task.target not in known:
                 raise ConfigError(
                     f"{where}.target: {task.target!r} is no target of this file",
@@ -155,6 +170,17 @@ class AgentConfig(Section, frozen=True, kw_only=True):
                     f"{where}.target: {task.target!r}: has port {port}, and {task.kind} knows no ports",
                     remedy="name a target without a port",
                 )
+        in_tasks = {task.target for task in self.task if task.kind == "icmp"}
+        for group in self.groups():
+            if both := next((target.id for target in group.targets if target.id in in_tasks), None):
+                raise ConfigError(
+                    f"icmp_group: target {both!r}: has a task of kind icmp too, and one series would be two",
+                    remedy="remove the task, or give the target of the group another id",
+                )
+
+    def groups(self) -> list[Group]:
+        """The groups of ICMP targets with their targets read; ConfigError about a key or a line."""
+        return read_groups(self.icmp_group, self.icmp_engine)
 
 
 def settings(task: TaskSection, where: str) -> Any:

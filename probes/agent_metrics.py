@@ -9,9 +9,14 @@ from probes.agent_config import AccessSection
 from probes.metrics import Reading
 
 
+def probe_labels(probe_id: str, access: AccessSection) -> tuple[str, str, str, str]:
+    """The values of the catalog's PROBE labels."""
+    return probe_id, access.operator, access.province, access.technology.value
+
+
 def agent_readings(probe_id: str, access: AccessSection, status: AgentStatus) -> Iterator[Reading]:
     """The catalog's ``nhip_agent_*``; all but the clock's offset, which only the collector can tell."""
-    labels = (probe_id, access.operator, access.province, access.technology.value)
+    labels = probe_labels(probe_id, access)
     for name, value in (
         ("spool_records", status.spool_records),
         ("spool_bytes", status.spool_octets),

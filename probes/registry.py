@@ -8,12 +8,15 @@ from probes.api import ProbeType
 PROBES: Registry[ProbeType] = Registry(
     "probe type",
     {
-        "dns": "probes.dns:Dns",
+        "dns": "probes.dns.probe:Dns",
         "file_transfer": "probes.file_transfer:FileTransfer",
-        "http": "probes.http:Http",
+        "http": "probes.http.probe:Http",
         "icmp": "probes.icmp:Icmp",
-        "stamp": "probes.stamp:Stamp",
+        "stamp": "probes.stamp.probe:Stamp",
         "tcp_connect": "probes.tcp_connect:TcpConnect",
+        "tls": "probes.tls.probe:Tls",
+        "udp_echo": "probes.udp_echo:UdpEcho",
+        "voice": "probes.voice.probe:Voice",
     },
     group="nhip.probes",
 )

@@ -48,7 +48,7 @@ def test_a_good_file_is_typed_and_has_defaults() -> None:
     assert found.spool.path == Path("/var/lib/nhip/spool.sqlite")
     assert found.task[0].arrival is Arrival.POISSON
     assert found.task[0].start_at_once is False
-    assert found.spool.maximum_octets == 128 * 1024 * 1024
+    assert found.spool.maximum_octets == 256 * 1024 * 1024
     assert found.network.interface is None
     assert settings(found.task[0], "task[0]").count == 20
 

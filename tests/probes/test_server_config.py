@@ -47,6 +47,15 @@ def test_a_good_file_is_taken() -> None:
             {"file_transfer": {"certificate_file": "/absent/c.pem", "key_file": "/absent/k.pem"}},
             "server.toml:file_transfer.certificate_file: '/absent/c.pem': is no file",
         ),
+        ({"stamp": {"networks": ["192.0.2.1/24"]}}, "server.toml:stamp.networks[0]: '192.0.2.1/24'"),
+        ({"stamp": {"networks": ["::/0", "x"]}}, "server.toml:stamp.networks[1]: 'x'"),
+        ({"stamp": {"mode": "authenticated"}}, "server.toml:stamp.key_files: is missing"),
+        (
+            {"stamp": {"key_files": ["/absent/key"]}},
+            "server.toml:stamp.key_files[0]: '/absent/key': is no file",
+        ),
+        ({"stamp": {"key_files": ["a", "b", "c"]}}, "server.toml:stamp.key_files"),
+        ({"stamp": {"replay_window_packets": -1}}, "server.toml:stamp.replay_window_packets: -1"),
         ({"metrics": {"listen": "[::]:9465"}}, "server.toml:metrics.listen: '[::]:9465': can be reached"),
         ({"metrics": {"lisen": "x"}}, "server.toml:metrics.lisen"),
     ],
@@ -56,6 +65,19 @@ def test_a_wrong_file_is_refused_by_key_and_value(tables: dict[str, Any], says: 
         convert(**tables)
     assert says in raised.value.what
     assert raised.value.remedy
+
+
+def test_a_session_must_be_remembered_for_as_long_as_its_packets_are_fresh(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef\n")
+    key.chmod(0o600)
+    table = {"mode": "authenticated", "key_files": [str(key)], "freshness_seconds": 60.0}
+    with pytest.raises(ConfigError, match=r"stamp\.session_idle_seconds: 30"):
+        convert(stamp=table | {"session_idle_seconds": 30.0})
+    found = convert(stamp=table | {"session_idle_seconds": 60.0})
+    assert found.stamp is not None
+    settings = found.stamp.settings()
+    assert (settings.keys, settings.authenticated) == ((b"0123456789abcdef",), True)
 
 
 def test_a_key_file_that_is_missing_is_named_and_one_that_is_there_is_taken(tmp_path: Path) -> None:
