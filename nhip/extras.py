@@ -5,8 +5,10 @@ from __future__ import annotations
 from nhip.errors import NhipError
 
 _EXTRA_OF = {
+    "aioquic": "http3",
     "dns": "probe",
     "h11": "probe",
+    "h2": "probe",
     "deltalake": "collector",
     "duckdb": "collector",
     "httptools": "collector",
@@ -14,7 +16,7 @@ _EXTRA_OF = {
     "pyarrow": "collector",
     "uvicorn": "collector",
     "uvloop": "collector",
-    "numpy": "forecast",
+    "numpy": "engine",
     "pandas": "forecast",
     "statsmodels": "forecast",
     "grafana_api": "dashboards",
