@@ -16,6 +16,9 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector as Source
 
 from collector.collector_config import CollectorConfig, ProbeEntry, declared_bits_per_second
+from collector.export.findings import add_findings
+from collector.export.latency import add_latency
+from collector.export.readiness import Readiness
 from collector.forecast_check import date_seconds
 from collector.ingest import IngestCounters
 from collector.state import ProbeState, Series, SeriesKey, Snapshot, answered, is_silent
@@ -49,6 +52,7 @@ class Exporter(Source):
         self._store_counts = store_counts
         self._forecasts = forecasts
         self._clock = clock
+        self._readiness = Readiness()
 
     def page(self, *, compressed: bool = False) -> bytes:
         """The page as Prometheus reads it."""
@@ -64,6 +68,11 @@ class Exporter(Source):
             _add_counters(families, _series_labels(entries[series.key.probe_id], series.key), series)
         for series in snapshot.series:
             _add_results(families, _series_labels(entries[series.key.probe_id], series.key), series)
+        self._readiness.add(
+            families,
+            snapshot,
+            lambda series: _series_labels(entries[series.key.probe_id], series.key),
+        )
         for probe in snapshot.probes:
             self._add_configured(families, probe.entry)
             _add_probe(families, probe, silent=is_silent(probe, snapshot, self._config.status))
@@ -172,6 +181,8 @@ def _add_results(families: _Families, labels: Labels, series: Series) -> None:
     if record.pdv_seconds is not None:
         families.add("nhip_probe_last_pdv_seconds", labels, record.pdv_seconds.p95)
     families.add("nhip_probe_last_loss_ratio", labels, record.loss_ratio)
+    add_latency(families, labels, record)
+    add_findings(families, labels, record)
     for phase in PHASES:
         families.add("nhip_probe_last_phase_seconds", (*labels, phase), record.phases_seconds.get(phase))
     for speed in record.speeds:
@@ -180,7 +191,10 @@ def _add_results(families: _Families, labels: Labels, series: Series) -> None:
         )
 
 
-PHASES = ("dns", "tcp", "tls", "first_byte", "transfer")
+PHASES = (
+    *("dns", "happy_eyeballs", "redirects", "tcp", "tls", "quic", "first_byte", "transfer"),
+    *("query", "retry_tcp", "retry_query"),
+)
 """The phases shown; a closed list, since a label a probe may choose freely is a flood."""
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dashboards.grafana.access_row import QUALITY
+from dashboards.grafana.catalog_rows import ENGINE, SERVER
 from dashboards.grafana.collector_row import COLLECTOR
+from dashboards.grafana.experience_row import EXPERIENCE
+from dashboards.grafana.latency_row import LATENCY
 from dashboards.grafana.link_row import LINKS
 from dashboards.grafana.probe_rows import PROBES, TESTS
-from dashboards.grafana.server_row import SERVER
+from dashboards.grafana.reach_row import REACH
 from nhip.language import text
 
 TITLE = text("Nhịp – tổng quan", "Nhịp – overview")
@@ -24,4 +27,5 @@ VARIABLE_LABELS = {
 }
 # A metric that has all of a variable's values as long as anything was ever measured.
 VARIABLE_SOURCE = "nhip_probe_tests_total"
-ROWS = tuple(row for row in (QUALITY, TESTS, PROBES, LINKS, COLLECTOR, SERVER) if row.panels)
+_ALL = (QUALITY, LATENCY, EXPERIENCE, REACH, TESTS, PROBES, LINKS, COLLECTOR, SERVER, ENGINE)
+ROWS = tuple(row for row in _ALL if row.panels)

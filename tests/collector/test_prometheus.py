@@ -14,14 +14,22 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from collector.service import Collector
 from nhip.catalog import CATALOG, MetricKind
-from nhip.measurement import Direction, Outcome
+from nhip.measurement import (
+    Direction,
+    DirectionalLoss,
+    LossPattern,
+    OneWaySummary,
+    Outcome,
+    SelfTiming,
+    Statistic,
+)
 from nhip.wire import LimitForecast, LinkForecast
 from tests.lab import collectors
 from tests.lab.collectors import FORECAST_KEY, PROBE, Client
 from tests.lab.fake_clock import FakeClock
 from tests.lab.records import agent, around, batch, record, speed
 
-ON_THE_SERVERS_PAGE = ("nhip_server_", "nhip_reflector_", "nhip_dns_responder_")
+ON_THE_SERVERS_PAGE = ("nhip_server_", "nhip_reflector_", "nhip_dns_responder_", "nhip_engine_")
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -46,12 +54,85 @@ def client(collector: Collector) -> Iterator[Client]:
         yield client
 
 
+VOICE_STATISTICS = (
+    *("mos", "r_factor", "mouth_to_ear_seconds", "rtp_jitter_seconds"),
+    *("jitter_buffer_discard_ratio", "voice_loss_ratio"),
+)
+
+
+FINDINGS = (
+    ("certificate_expiry_timestamp", ""),
+    ("tcp_connect_ipv4", ""),
+    ("tcp_connect_ipv6", ""),
+    ("dns_answers", "NXDOMAIN"),
+    ("dns_truncated_answers", ""),
+    ("dns_server_instances", ""),
+    ("reflector_send_lag_seconds", ""),
+    ("reflector_clock_offset_seconds", ""),
+    ("interface_octets_sent", ""),
+    ("interface_octets_received", ""),
+    ("directional_reordered_ratio", "up"),
+)
+
+
+def finding(name: str, of: str) -> Statistic:
+    return Statistic(name=name, value=7.0, unit="number", count=1, definition="as the test says", of=of)
+
+
+def voice(name: str, of: str) -> Statistic:
+    return Statistic(name=name, value=4.2, unit="score", count=2_000, definition="as the test says", of=of)
+
+
 def everything(clock: FakeClock) -> bytes:
     """A batch after which every family of the catalog that a probe feeds has a sample."""
     now = clock.wall_ns()
     return batch(
         [
-            record(started_wall_ns=now, lost=1, pdv_seconds=around(0.001), loss_ratio=1 / 11),
+            record(
+                started_wall_ns=now,
+                lost=1,
+                pdv_seconds=around(0.001),
+                ipdv_seconds=around(0.002),
+                loss_ratio=1 / 11,
+                round_trip_delay_quantiles_seconds=[0.01] * 10,
+                loss_pattern=LossPattern(
+                    periods=1,
+                    longest_period_packets=1,
+                    mean_period_packets=1.0,
+                    shortest_distance_packets=None,
+                    median_distance_packets=None,
+                ),
+                directional_loss=DirectionalLoss(sent=11, lost_up=1, lost_down=0, undetermined=0),
+                one_way_delays=[
+                    OneWaySummary(direction=direction, delay_seconds=around(0.005), error_seconds=0.0001)
+                    for direction in Direction
+                ],
+                self_timing=SelfTiming(
+                    send_lag_seconds=around(0.0001),
+                    send_queueing_seconds=around(0.00002),
+                    receive_queueing_seconds=around(0.00003),
+                    own_error_seconds=around(1e-7),
+                    error_share_limit=0.1,
+                    doubtful=False,
+                ),
+            ),
+            record(
+                started_wall_ns=now,
+                kind="voice",
+                received=2_000,
+                delay_seconds=0.02,
+                round_trip_delay_quantiles_seconds=[0.02] * 10,
+                statistics=[voice(name, "g711/up") for name in VOICE_STATISTICS]
+                + [voice("mos", "codec of nobody/up"), voice("mos", "g711"), voice("odd", "g711/up")],
+            ),
+            record(
+                started_wall_ns=now,
+                kind="tls",
+                delay_seconds=None,
+                facts={"tls_version": "TLSv1.3", "http_version": "a text of the far end's choosing"},
+                statistics=[finding(name, of) for name, of in FINDINGS]
+                + [finding("dns_answers", "a code of nobody")],
+            ),
             record(
                 started_wall_ns=now,
                 kind="http",
@@ -144,7 +225,7 @@ def test_the_values_are_those_of_the_records(client: Client, clock: FakeClock) -
     client.post(everything(clock))
     found = samples(client)
     assert value(found, "nhip_probe_success", kind="icmp") == 1
-    assert value(found, "nhip_probe_last_round_trip_delay_seconds") == 0.01
+    assert value(found, "nhip_probe_last_round_trip_delay_seconds", kind="icmp") == 0.01
     assert value(found, "nhip_probe_last_loss_ratio", kind="icmp") == pytest.approx(1 / 11)
     assert value(found, "nhip_probe_last_phase_seconds", phase="tcp") == 0.02
     assert value(found, "nhip_probe_last_phase_seconds", phase="odd") is None
@@ -156,11 +237,11 @@ def test_the_values_are_those_of_the_records(client: Client, clock: FakeClock) -
     assert value(found, "nhip_probe_packets_failed_total", kind="icmp") == 0
     assert value(found, "nhip_agent_spool_bytes") == 4096
     assert value(found, "nhip_agent_tests_total") == 77
-    assert value(found, "nhip_probe_round_trip_delay_seconds_bucket", le="0.01") == 1
-    assert value(found, "nhip_probe_round_trip_delay_seconds_bucket", le="0.005") == 0
+    assert value(found, "nhip_probe_round_trip_delay_seconds_bucket", kind="icmp", le="0.01") == 1
+    assert value(found, "nhip_probe_round_trip_delay_seconds_bucket", kind="icmp", le="0.005") == 0
     assert value(found, "nhip_agent_spool_oldest_age_seconds") == 3.0
     assert value(found, "nhip_collector_records_quarantined_total", reason="malformed") == 1
-    assert value(found, "nhip_collector_records_stored_total") == 3
+    assert value(found, "nhip_collector_records_stored_total") == 5
     assert value(found, "nhip_collector_batches_total") == 1
 
 
@@ -317,5 +398,54 @@ def test_every_histogram_of_the_catalog_is_one_here(client: Client, clock: FakeC
     found = samples(client)
     for name, metric in CATALOG.items():
         if metric.kind is MetricKind.HISTOGRAM:
-            buckets = [number for (sample, _), number in found.items() if sample == f"{name}_bucket"]
+            buckets = [
+                number
+                for (sample, of), number in found.items()
+                if sample == f"{name}_bucket" and dict(of).get("kind", "icmp") == "icmp"
+            ]
             assert buckets and buckets == sorted(buckets)
+
+
+def test_a_codec_or_direction_nobody_knows_makes_no_series(client: Client, clock: FakeClock) -> None:
+    client.post(everything(clock))
+    shown = [dict(labels) for name, labels in samples(client) if name == "nhip_probe_last_mean_opinion_score"]
+    assert [(labels["codec"], labels["direction"]) for labels in shown] == [("g711", "up")]
+
+
+def test_texts_a_far_end_chose_never_become_labels(client: Client, clock: FakeClock) -> None:
+    client.post(everything(clock))
+    found = [(name, dict(labels)) for name, labels in samples(client)]
+    agreed = [labels for name, labels in found if name == "nhip_probe_last_tls_info"]
+    assert [(labels["tls_version"], labels["http_version"]) for labels in agreed] == [("TLSv1.3", "")]
+    codes = [labels["rcode"] for name, labels in found if name == "nhip_probe_last_dns_answers"]
+    assert codes == ["NXDOMAIN"]
+
+
+def test_readiness_is_shown_where_every_part_was_measured_and_absent_elsewhere(
+    client: Client, clock: FakeClock
+) -> None:
+    now = clock.wall_ns()
+    quick = [0.01] * 10
+    few = record(started_wall_ns=now, kind="icmp", round_trip_delay_quantiles_seconds=quick)
+    many = record(started_wall_ns=now, kind="stamp", received=2_000, round_trip_delay_quantiles_seconds=quick)
+    client.post(batch([few, many]))
+    without_speed = readiness(client)
+    assert ("stamp", "meetings") not in without_speed  # nobody measured the speed it needs
+    fast = record(
+        started_wall_ns=now,
+        kind="file_transfer",
+        delay_seconds=None,
+        speeds=[speed(Direction.DOWN, [1e8]), speed(Direction.UP, [5e7])],
+    )
+    client.post(batch([fast]))
+    with_speed = readiness(client)
+    assert with_speed["stamp", "meetings"] == 100
+    assert not [key for key in with_speed if key[0] == "icmp"]  # ten packets know no 95th percentile
+
+
+def readiness(client: Client) -> dict[tuple[str, str], float]:
+    return {
+        (dict(labels)["kind"], dict(labels)["service"]): value
+        for (name, labels), value in samples(client).items()
+        if name == "nhip_probe_last_service_readiness_score"
+    }

@@ -11,8 +11,8 @@ import pytest
 from dashboards import promql
 from dashboards.grafana import overview
 from dashboards.grafana.build import DATASOURCE, build, check, encode, path, uid
+from dashboards.grafana.catalog_rows import server_row
 from dashboards.grafana.panel import VARIABLES, Panel, Query
-from dashboards.grafana.server_row import server_row
 from nhip.catalog import CATALOG, Metric, MetricKind
 from nhip.errors import UnknownNameError
 from nhip.language import Language, text

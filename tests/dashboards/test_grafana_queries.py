@@ -102,8 +102,8 @@ def test_prometheus_found_the_collector_by_its_discovery(stack: Stack) -> None:
         targets = stack.prometheus.get("/api/v1/targets")["activeTargets"]
         return [(target["labels"]["instance"], target["health"]) for target in targets]
 
-    # The measurement server is no part of the discovery; its page stands in Prometheus' own configuration.
-    ports = sorted((stack.collector.port, stack.server_metrics_port))
+    # Servers and agents are no part of the discovery; their pages stand in Prometheus' own configuration.
+    ports = sorted((stack.collector.port, stack.server_metrics_port, stack.agent_metrics_port))
     expected = sorted((f"127.0.0.1:{port}", "up") for port in ports)
     wait_for(lambda: sorted(found()) == expected, DEADLINE_SECONDS, "the collector was not found")
 

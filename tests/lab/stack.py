@@ -14,6 +14,7 @@ tests of time in other modules. Use it from a ``conftest.py``::
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -30,7 +31,8 @@ from collector.service import Collector
 from dashboards.web.status import render
 from nhip.clock import SystemClock
 from nhip.config import convert
-from nhip.wire import LinkForecast
+from nhip.measurement import Direction, OneWaySummary, Statistic
+from nhip.wire import LinkForecast, Record
 from probes.agent import Agent
 from probes.agent_config import AgentConfig
 from probes.metrics import MetricsPage, MetricsSection
@@ -39,8 +41,9 @@ from probes.server.config import ServerConfig
 from probes.server.dns_responder import DnsResponder, DnsResponderConfig
 from probes.server.service import MeasurementServer
 from tests.lab.collectors import Client
+from tests.lab.peers import closed_port
 from tests.lab.prometheus_server import Prometheus, needs_prometheus, running_prometheus
-from tests.lab.records import batch, record
+from tests.lab.records import around, batch, record
 from tests.lab.status_views import link
 
 SCRAPE_SECONDS = 1
@@ -56,6 +59,7 @@ class Stack:
     prometheus: Prometheus
     read: Client
     server_metrics_port: int
+    agent_metrics_port: int
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,9 @@ def running_stack(folder: Path) -> Iterator[Stack]:
     with ExitStack() as ends:
         reflector = Reflector(HOST, 0, clock=clock)
         server = MeasurementServer(ServerConfig(hosts=[HOST], port=0), clock)
-        resolver = DnsResponder(DnsResponderConfig(zone="nhip.test", ipv4=HOST, hosts=[HOST], port=0), clock)
+        resolver = DnsResponder(
+            DnsResponderConfig(zone="nhip.test", ipv4=HOST, hosts=[HOST], port=0, instance="stack"), clock
+        )
         collector = Collector(_collector_config(folder, keys, forecast_key), clock, render)
         for brick in (reflector, server, resolver, collector):
             brick.start()
@@ -88,19 +94,23 @@ def running_stack(folder: Path) -> Iterator[Stack]:
         own_page.start()
         ends.enter_context(closing(own_page))
         ports = {"stamp": reflector.address[1], "server": server.port, "dns": resolver.addresses[0][1]}
+        agent_page = closed_port(socket.SOCK_STREAM)
         for operator, technology, province in PROBES:
+            page = agent_page if operator == "alpha" else None  # one engine is enough
             settings = _agent_config(
-                folder, collector.port, keys[operator], ports, operator, technology, province
+                folder, collector.port, keys[operator], ports, operator, technology, province, page
             )
             agent = Agent(settings, clock)
             agent.start()
             ends.enter_context(closing(agent))
         _provoke(collector.port, keys["alpha"], forecast_key)
         prometheus = ends.enter_context(
-            running_prometheus(folder / "prometheus", _prometheus_config(collector.port, own_page.port))
+            running_prometheus(
+                folder / "prometheus", _prometheus_config(collector.port, own_page.port, agent_page)
+            )
         )
         read = ends.enter_context(Client(collector.port, key=None))
-        yield Stack(collector, prometheus, read, own_page.port)
+        yield Stack(collector, prometheus, read, own_page.port, agent_page)
 
 
 def _collector_config(folder: Path, keys: dict[str, Key], forecast_key: Key) -> CollectorConfig:
@@ -142,6 +152,7 @@ def _agent_config(
     operator: str,
     technology: str,
     province: str,
+    page: int | None,
 ) -> AgentConfig:
     short = {"count": 3, "interval_seconds": 0.1}
     kinds: dict[str, tuple[str, dict[str, Any]]] = {
@@ -151,9 +162,10 @@ def _agent_config(
         "dns": ("dns", {**short, "name": "www.nhip.test"}),
         "http": ("server", {**short, "tls": False, "expected_status": [200]}),
         "file_transfer": ("server", {"size_octets": 200_000}),
+        "voice": ("stamp", {"count": 120, "interval_seconds": 0.01}),
     }
     probe_id = f"{operator}-{technology}"
-    table = {
+    table: dict[str, Any] = {
         "format": "nhip-probe/1",
         "probe_id": probe_id,
         "access": {"operator": operator, "technology": technology, "province": province},
@@ -171,7 +183,7 @@ def _agent_config(
             {
                 "kind": kind,
                 "target": target,
-                "interval_seconds": 2 if kind == "file_transfer" else 1,
+                "interval_seconds": 2 if kind in ("file_transfer", "voice") else 1,
                 "arrival": "fixed",
                 "start_at_once": True,
                 "settings": settings,
@@ -179,13 +191,24 @@ def _agent_config(
             for kind, (target, settings) in kinds.items()
         ],
     }
+    if page is not None:
+        table["metrics"] = {"listen": f"{HOST}:{page}"}
+        table["icmp_group"] = [
+            {
+                "id": "many",
+                "targets": [{"id": f"host-{number}", "host": f"127.0.1.{number}"} for number in range(1, 9)],
+                "interval_seconds": 0.5,
+                "window_seconds": 2,
+            }
+        ]
     return convert(table, AgentConfig, probe_id, environment={})
 
 
 def _provoke(port: int, key: Key, forecast_key: Key) -> None:
     """Publish a forecast; send a record nobody can read, and a batch nobody may send."""
     with Client(port, key=key) as probe:
-        assert probe.post(batch([b'{"kind": 1}'], probe_id="alpha-fixed")).status == 200
+        records = [b'{"kind": 1}', _what_this_host_cannot_measure()]
+        assert probe.post(batch(records, probe_id="alpha-fixed")).status == 200
     with Client(port, key=new_key()) as stranger:
         assert stranger.post(batch([record()])).status in (401, 403)
     with Client(port, key=forecast_key) as publisher:
@@ -196,6 +219,33 @@ def _provoke(port: int, key: Key, forecast_key: Key) -> None:
             {"Content-Type": "application/json"},
         )
         assert answer.status == 200, answer.body
+
+
+def _what_this_host_cannot_measure() -> Record:
+    """A record with all that takes synchronised clocks, a TLS service, both IP versions or much time."""
+    numbers = {
+        "certificate_expiry_timestamp": 2e9,
+        "tcp_connect_ipv4": 0.01,
+        "tcp_connect_ipv6": 0.02,
+    }
+    return record(
+        probe_id="alpha-fixed",
+        kind="tls",
+        target_id="elsewhere",
+        started_wall_ns=time.time_ns(),
+        received=2_000,
+        round_trip_delay_quantiles_seconds=[0.01] * 10,
+        one_way_delays=[
+            OneWaySummary(direction=direction, delay_seconds=around(0.005), error_seconds=0.0001)
+            for direction in Direction
+        ],
+        facts={"tls_version": "TLSv1.3"},
+        statistics=[
+            Statistic(name=name, value=value, unit="seconds", count=1, definition="by hand")
+            for name, value in numbers.items()
+        ],
+        parameters={"schedule_interval_seconds": 600},
+    )
 
 
 def _forecasts() -> list[LinkForecast]:
@@ -210,7 +260,7 @@ def _forecasts() -> list[LinkForecast]:
     ]
 
 
-def _prometheus_config(collector_port: int, server_metrics_port: int) -> str:
+def _prometheus_config(collector_port: int, server_metrics_port: int, agent_metrics_port: int) -> str:
     return f"""
 global:
   scrape_interval: {SCRAPE_SECONDS}s
@@ -223,4 +273,7 @@ scrape_configs:
   - job_name: nhip-server
     static_configs:
       - targets: ["{HOST}:{server_metrics_port}"]
+  - job_name: nhip-agent
+    static_configs:
+      - targets: ["{HOST}:{agent_metrics_port}"]
 """

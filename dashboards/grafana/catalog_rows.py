@@ -1,7 +1,8 @@
-"""The measurement server's own health, one panel for each of its parts and units, made from the catalog.
+"""Rows made from the catalog: one panel for each part and unit of what has a page of its own.
 
-A server is asked about when a test fails, not every day; so its panels need no words beyond those of the
-catalog. A server shows its metrics itself, on a page of its own; where none is scraped the row is blank.
+A measurement server or an engine is asked about when a test fails, not every day; so its panels need no words
+beyond those of the catalog. Each shows its metrics itself, on its own page; where none is scraped the row is
+blank.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from nhip.catalog import CATALOG, Metric, MetricKind
 from nhip.language import Language, Text, text
 
 SERVER_SECTIONS = frozenset({"server", "reflector", "dns"})
+ENGINE_SECTIONS = frozenset({"engine"})
 # Units of Grafana: for a value, and for a counter a second.
 _VALUE_UNITS = {"seconds": "s", "bytes": "decbytes", "bits per second": "bps", "ratio": "percentunit"}
 _RATE_UNITS = {"bytes": "Bps", "packets": "pps"}
@@ -21,13 +23,22 @@ _RATE_UNITS = {"bytes": "Bps", "packets": "pps"}
 
 def server_row(metrics: Iterable[Metric]) -> Row:
     """A row with every metric of the measurement server in `metrics`; without any it has no panels."""
+    return _row(metrics, SERVER_SECTIONS, text("Máy chủ đo", "Measurement server"))
+
+
+def engine_row(metrics: Iterable[Metric]) -> Row:
+    """A row with every metric of the engine for many targets in `metrics`."""
+    return _row(metrics, ENGINE_SECTIONS, text("Bộ đo nhiều đích", "The engine for many targets"))
+
+
+def _row(metrics: Iterable[Metric], sections: frozenset[str], title: Text) -> Row:
     groups: dict[tuple[str, MetricKind, str], list[Metric]] = {}
     for metric in metrics:
         section = section_of(metric)
-        if section in SERVER_SECTIONS:
+        if section in sections:
             groups.setdefault((section, metric.kind, metric.unit), []).append(metric)
     return Row(
-        title=text("Máy chủ đo", "Measurement server"),
+        title=title,
         panels=tuple(_panel(*key, found) for key, found in groups.items()),
     )
 
@@ -75,3 +86,4 @@ def _both(section: Text, unit: Text, pattern: Text) -> Text:
 
 
 SERVER = server_row(CATALOG.values())
+ENGINE = engine_row(CATALOG.values())
