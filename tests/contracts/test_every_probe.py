@@ -29,8 +29,10 @@ from probes.registry import PROBES
 from probes.server import MeasurementServer, ServerConfig
 from probes.server.dns_responder import DnsResponder, DnsResponderConfig
 from tests.lab.deaf_network import DeafNetwork, NamelessNetwork
+from tests.lab.echo_service import echo_service
 from tests.lab.peers import closed_port
 from tests.lab.stepped_clock import SteppedClock
+from tests.lab.tls_server import tls_far_end
 
 KINDS = PROBES.names()
 COMMON = {"count": 3, "interval_seconds": 0.1, "loss_threshold_seconds": 0.4}
@@ -38,10 +40,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dns": {"name": "host.lab.example"},
     "file_transfer": {"size_octets": 200_000},
     "http": {"tls": False},
+    "tls": {"verify_certificate": False},
 }
 # These have no port that could be closed.
 WITHOUT_PORT = {"icmp"}
-DATAGRAM_KINDS = {"dns", "stamp"}
+DATAGRAM_KINDS = {"dns", "stamp", "udp_echo", "voice"}
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -125,8 +128,12 @@ class Site:
     server: MeasurementServer
     responder: DnsResponder
     reflector: Reflector
+    echo_port: int
+    tls_port: int | None
 
     def port(self, kind: str) -> int | None:
+        if kind == "tls" and self.tls_port is None:
+            pytest.skip("openssl is not installed (Debian package openssl)")
         return {
             "dns": self.responder.addresses[0][1],
             "file_transfer": self.server.port,
@@ -134,18 +141,27 @@ class Site:
             "icmp": None,
             "stamp": self.reflector.address[1],
             "tcp_connect": self.server.port,
+            "tls": self.tls_port,
+            "udp_echo": self.echo_port,
+            "voice": self.reflector.address[1],
         }.get(kind)
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    clock = SystemClock()
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with echo_service() as echo_port, tls_far_end(tmp_path_factory.mktemp("tls")) as tls_port:
+        yield from _site(SystemClock(), echo_port, tls_port)
+
+
+def _site(clock: Clock, echo_port: int, tls_port: int | None) -> Iterator[Site]:
     found = Site(
         MeasurementServer(ServerConfig(hosts=["127.0.0.1"], port=0, max_connections_per_client=64), clock),
         DnsResponder(
             DnsResponderConfig(zone="lab.example", ipv4="192.0.2.1", hosts=["127.0.0.1"], port=0), clock
         ),
         Reflector("127.0.0.1", 0, clock=clock),
+        echo_port,
+        tls_port,
     )
     bricks = (found.server, found.responder, found.reflector)
     for brick in bricks:

@@ -19,8 +19,10 @@ ENDINGS = {
     "bytes": ("_bytes",),
     "bits per second": ("_bits_per_second",),
     "ratio": ("_ratio", "_probability"),
+    "score": ("_score",),
+    "probes per second": ("_probes_per_second",),
     # Things that are counted or asked have no unit in their name, only what they are.
-    "boolean": ("_info", "_success", "_over_limit", "_configured"),
+    "boolean": ("_info", "_success", "_over_limit", "_configured", "_doubtful"),
 }
 # Vietnamese letters that English has not.
 DIACRITICS = re.compile(
@@ -35,7 +37,8 @@ def stem(metric: Metric) -> str:
 @each_metric
 def test_a_name_has_the_prefix_and_only_lower_case_words(metric: Metric) -> None:
     assert re.fullmatch(
-        r"nhip_(probe|agent|collector|link|server|reflector|dns_responder)(_[a-z]+[0-9]*)+", metric.name
+        r"nhip_(probe|agent|engine|collector|link|server|reflector|dns_responder)(_[a-z]+[0-9]*)+",
+        metric.name,
     )
     assert "__" not in metric.name
 
@@ -58,6 +61,17 @@ def test_a_name_ends_with_its_base_unit(metric: Metric) -> None:
         "transfers",
         "questions",
         "answers",
+        "instances",
+        "targets",
+        "probes",
+        "replies",
+        "stamps",
+        "delays",
+        "steps",
+        "changes",
+        "windows",
+        "restarts",
+        "sessions",
     ):
         assert metric.unit.rstrip("es") in metric.name or any(
             word in metric.name for word in ("failures", "dropped", "evicted")

@@ -85,7 +85,7 @@ def test_listing_imports_nothing() -> None:
         "print(len(names), [m for m in ('probes.icmp', 'probes.http', 'dns', 'h11') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "6 []"
+    assert done.stdout.strip() == "9 []"
 
 
 @pytest.mark.parametrize("name", PROBES.names())
