@@ -22,6 +22,9 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None:
         """Return after `seconds` of monotonic time."""
 
+    def suspended_ns(self) -> int:
+        """How long this host has slept since it started, which the monotonic clock leaves out."""
+
 
 class SystemClock:
     """The clocks of this host."""
@@ -34,6 +37,9 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    def suspended_ns(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
 
 def clock_state() -> ClockState:

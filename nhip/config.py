@@ -79,6 +79,11 @@ def convert(
 
 def check(path: Path) -> str:
     """Hold a file against the format it names; returns that format, raises ConfigError otherwise."""
+    return read(path)[0]
+
+
+def read(path: Path) -> tuple[str, msgspec.Struct]:
+    """The format a file names, and the file read as that; ConfigError when it does not follow it."""
     table = read_toml(path)
     format_name = table.get("format")
     known = ", ".join(FORMATS.names())
@@ -86,8 +91,7 @@ def check(path: Path) -> str:
         raise ConfigError(f"{path}:format: is missing", remedy=f"name one of {known}")
     if format_name not in FORMATS:
         raise ConfigError(f"{path}:format: {format_name!r} is unknown", remedy=f"name one of {known}")
-    convert(table, FORMATS.load(format_name), str(path))
-    return format_name
+    return format_name, convert(table, FORMATS.load(format_name), str(path))
 
 
 def json_schema(into: type[msgspec.Struct]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from nhip.errors import NhipError
 
 _EXTRA_OF = {
@@ -31,7 +33,19 @@ class MissingExtraError(NhipError):
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError:
     """What to tell a person about `error`: the module, and the extra that brings it."""
-    module = (error.name or "").partition(".")[0]
+    return _without((error.name or "").partition(".")[0])
+
+
+def absent(module: str) -> MissingExtraError | None:
+    """What to tell a person when `module` is not installed; `None` when it is. Imports nothing."""
+    try:
+        found = importlib.util.find_spec(module)
+    except (ValueError, ModuleNotFoundError):  # somebody forbade the module to be imported
+        found = None
+    return _without(module) if found is None else None
+
+
+def _without(module: str) -> MissingExtraError:
     extra = _EXTRA_OF.get(module)
     return MissingExtraError(
         f"this needs the module {module!r}, which is not installed",

@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import fmean as mean
 from typing import TYPE_CHECKING
 
-from nhip.measurement import Counters, Outcome, Singleton, Stamp, Summary
+from nhip.measurement import Counters, Outcome, Singleton, Stamp, Statistic, Summary
 from nhip.statistics import DELAY_PROBABILITIES, wilson_interval
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _SUMMARY_NUMBERS = tuple(
 )
 _STATISTIC_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _LONGEST_TEXT = 500
+_LARGEST_NUMBER = 1e15
 
 
 def contradictions(record: Record) -> Iterator[str]:
@@ -162,7 +163,7 @@ def _of_quantiles(record: Record) -> Iterator[str]:
         yield f"{key}: are there without a delay"
     else:
         slack = _ROUNDING * abs(delay.max)
-        if any(low > high + slack for low, high in pairwise(quantiles)):
+        if any(low > high for low, high in pairwise(quantiles)):
             yield f"{key}: are not in order"
         at = dict(zip(DELAY_PROBABILITIES, quantiles, strict=True))
         told = {0.0: delay.min, 0.5: delay.p50, 0.95: delay.p95, 0.99: delay.p99, 1.0: delay.max}
@@ -194,7 +195,8 @@ def _of_directions(record: Record) -> Iterator[str]:
         parts = (found.lost_up, found.lost_down, found.undetermined)
         if min(found.sent, *parts) < 0 or found.sent > counters.sent:
             yield "directional_loss: its counts cannot be"
-        if sum(parts) != counters.lost:
+        # An answer that came late is lost by the threshold, and yet in no direction.
+        if not counters.lost - counters.late <= sum(parts) <= counters.lost:
             yield "directional_loss: its parts are not what was lost"
     directions = [one_way.direction for one_way in record.one_way_delays]
     if len(set(directions)) < len(directions):
@@ -237,6 +239,9 @@ def _of_statistics(record: Record) -> Iterator[str]:
             yield f"{key}.definition: is missing"
         if max(len(statistic.definition), len(statistic.unit), len(statistic.of)) > _LONGEST_TEXT:
             yield f"{key}: a text is longer than {_LONGEST_TEXT}"
+        lowest, highest = _range_of(statistic)
+        if statistic.value is not None and not lowest <= statistic.value <= highest:
+            yield f"{key}.value: lies outside {lowest:g} to {highest:g}"
         yield from _outside(f"{key}.count", statistic.count, _LARGEST_COUNT)
         if (statistic.name, statistic.of) in seen:
             yield f"{key}: {statistic.name} {statistic.of} stands there twice"
@@ -255,6 +260,15 @@ def _of_singleton(key: str, singleton: Singleton) -> Iterator[str]:
         yield from _outside(f"{key}.transfer.duration_ns", singleton.transfer.duration_ns, _LARGEST_COUNT)
     for phase in singleton.phases:
         yield from _outside(f"{key}.phases.{phase.name}", phase.duration_ns, _LARGEST_COUNT)
+
+
+def _range_of(statistic: Statistic) -> tuple[float, float]:
+    """Between what a number of that name and unit can lie; MOS by ITU-T G.107 Annex B."""
+    if statistic.name == "mos":
+        return 1.0, 4.5
+    if statistic.unit == "ratio":
+        return 0.0, 1.0
+    return -_LARGEST_NUMBER, _LARGEST_NUMBER
 
 
 def _outside(key: str, value: int | None, largest: int) -> Iterator[str]:

@@ -258,7 +258,7 @@ def self_timing(singletons: Iterable[Singleton], *, share: float = OWN_ERROR_SHA
     """What this host added to its own measurement; ``None`` where the singletons tell nothing of it.
 
     The delay is doubtful when the 99th percentile of its own error is more than `share` of its median, or
-    when a delay's own error is not known.
+    when the own error of more than one delay in a hundred is not known.
     """
     kept = list(singletons)
     lags = _seconds(singleton.send_lag_ns for singleton in kept)
@@ -281,7 +281,7 @@ def self_timing(singletons: Iterable[Singleton], *, share: float = OWN_ERROR_SHA
         return None
     delays = delays_seconds(kept)
     worst, typical = quantile(errors, 0.99), quantile(delays, 0.5)
-    unknown = len(errors) < len(delays)
+    unknown = len(delays) - len(errors) > 0.01 * len(delays)
     return SelfTiming(
         send_lag_seconds=summary(lags, "seconds"),
         send_queueing_seconds=summary([max(value, 0.0) for value in sending], "seconds"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any
 from uuid import UUID
@@ -56,9 +57,15 @@ WallNs = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e7)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
 ShortText = Annotated[str, Meta(max_length=200)]
+LONGEST_TEXT = 1000
+"""Of a fact or a note; what a far end says beyond it is cut off."""
+LongText = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 
 
 MOST_STATISTICS = 200
+# More than any kind of test has; what would fill a disk or a page of metrics is no record.
+MOST_ENTRIES = 100
+Value = str | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | bool
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,10 +118,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """What the probe's own host added, and whether the delay is doubtful for it."""
     statistics: Annotated[list[Statistic], Meta(max_length=MOST_STATISTICS)] = []
     """Numbers only this kind has, each with its definition."""
-    facts: dict[Identifier, ShortText] = {}
+    facts: Annotated[dict[Identifier, LongText], Meta(max_length=MOST_ENTRIES)] = {}
     """What was learnt of the far end in words."""
-    speeds: list[Speed] = []
-    phases_seconds: dict[Identifier, Seconds] = {}
+    speeds: Annotated[list[Speed], Meta(max_length=len(Direction))] = []
+    phases_seconds: Annotated[dict[Identifier, Seconds], Meta(max_length=MOST_ENTRIES)] = {}
     """Median of each phase of a longer exchange."""
     timestamp_source: StampSource
     clock: ClockState = ClockState()
@@ -123,8 +130,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     source_address: ShortText | None = None
     octets_sent: Count = 0
     octets_received: Count = 0
-    parameters: dict[Identifier, str | int | float | bool] = {}
-    notes: list[ShortText] = []
+    parameters: Annotated[dict[Identifier, Value], Meta(max_length=MOST_ENTRIES)] = {}
+    notes: Annotated[list[LongText], Meta(max_length=MOST_ENTRIES)] = []
     singletons: list[Singleton] | UnsetType = UNSET
     """Raw singletons; left out unless the task asks for them."""
 
@@ -269,7 +276,7 @@ def record(
         one_way_delays=statistics.one_way_delays(sample.singletons),
         self_timing=statistics.self_timing(sample.singletons, share=own_error_share),
         statistics=list(sample.statistics),
-        facts=dict(sample.facts),
+        facts={name: said[:LONGEST_TEXT] for name, said in sample.facts.items()},
         speeds=speeds(sample),
         phases_seconds=phases_seconds(sample),
         timestamp_source=sample.timestamp_source,
@@ -280,7 +287,7 @@ def record(
         octets_sent=sample.octets_sent,
         octets_received=sample.octets_received,
         parameters=dict(sample.parameters),
-        notes=list(sample.notes),
+        notes=[note[:LONGEST_TEXT] for note in sample.notes],
         singletons=list(sample.singletons) if keep_singletons else UNSET,
     )
 
@@ -292,7 +299,8 @@ def overall_outcome(sample: Sample) -> Outcome:
     ]
     if Outcome.RECEIVED in fates:
         return Outcome.RECEIVED
-    return max(fates, key=fates.count, default=Outcome.NOT_SENT)
+    most = Counter(fates).most_common(1)  # of equals the first seen
+    return most[0][0] if most else Outcome.NOT_SENT
 
 
 def speeds(sample: Sample) -> list[Speed]:

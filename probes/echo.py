@@ -26,6 +26,7 @@ from nhip.measurement import DirectionalLoss, Outcome, Singleton, Stamp, Statist
 from nhip.statistics import NANOSECONDS_PER_SECOND
 from probes.api import LONGEST_PAUSE_SECONDS, ProbeContext
 from probes.error_queue import QueuedError, report_errors
+from probes.interrupt_moderation import interrupt_moderation_ns
 from probes.ledger import Answer, Dispatch, Ledger
 from probes.line.way import WayWatch
 from probes.network import Address, errno_name, outcome_of
@@ -33,12 +34,18 @@ from probes.receive_buffer import dropped, make_room
 from probes.timestamping import Datagram, PacketClock
 
 _RECEIVE_OCTETS = 65_536
+# Between looks at the plan and at the stop signal, which a flood must not hide.
+_READS_AT_ONCE = 64
 # After the last answer, how long to wait for duplicates of it: so many times the longest delay seen, and not
 # less than a slow far end takes to send once more.
 _DUPLICATE_WAIT_FACTOR = 2
 _SHORTEST_DUPLICATE_WAIT_NS = 20_000_000
 # A plan this far behind is not caught up with. Below it, gaps shorten for a moment, as any scheduler does.
 _LONGEST_CATCHING_UP_NS = 5_000_000
+# Reading the two clocks one after the other makes no suspension.
+_LONGEST_SLEEP_NS = 10_000_000
+# No receive buffer of ours holds more packets.
+_BUFFER_HOLDS = 16_384
 # poll(2) waits whole milliseconds; the rest of a wait is slept, while the kernel stamps what arrives.
 _POLL_STEP_NS = 1_000_000
 
@@ -80,6 +87,8 @@ class Exchange:
     octets_received: int
     foreign: int
     held_back_ns: int
+    duplicates_left_out: int = 0
+    clock_steps: int = 0
 
 
 def exchange(
@@ -105,25 +114,36 @@ def exchange(
         Ledger(round(loss_threshold_seconds * NANOSECONDS_PER_SECOND)),
         offsets_ns,
     )
+    asleep_ns = context.clock.suspended_ns()
     stream.play()
-    singletons = stream.ledger.close(stream.packet_clock.uncertainty_ns)
-    _refuse_own_losses(sock, singletons)
+    way = context.network.way(address)
+    singletons = stream.ledger.close(
+        stream.packet_clock.uncertainty_ns, interrupt_moderation_ns(way.interface) if way else 0
+    )
+    if any(singleton.outcome in (Outcome.LOST, Outcome.LATE) for singleton in singletons):
+        _refuse_own_losses(sock, context.clock.suspended_ns() - asleep_ns)
     return Exchange(
         singletons=singletons,
         octets_sent=stream.octets_sent,
         octets_received=stream.octets_received,
         foreign=stream.ledger.foreign,
         held_back_ns=stream.held_back_ns,
+        duplicates_left_out=stream.ledger.duplicates_left_out,
+        clock_steps=stream.packet_clock.clock_steps,
     )
 
 
-def _refuse_own_losses(sock: socket.socket, singletons: Sequence[Singleton]) -> None:
-    """CannotMeasureError when what is called lost may have come and found this host's own buffer full."""
-    count = dropped(sock)
-    if count and any(singleton.outcome in (Outcome.LOST, Outcome.LATE) for singleton in singletons):
+def _refuse_own_losses(sock: socket.socket, asleep_ns: int) -> None:
+    """CannotMeasureError when what is called lost may have come and found this host full or asleep."""
+    if count := dropped(sock):
         raise CannotMeasureError(
             f"this host dropped {count} packets that had arrived, because its receive buffer was full",
             remedy="send less often, or allow more: sysctl -w net.core.rmem_max=4194304",
+        )
+    if asleep_ns > _LONGEST_SLEEP_NS:
+        raise CannotMeasureError(
+            f"this host was suspended for {asleep_ns / NANOSECONDS_PER_SECOND:.1f} s during the test",
+            remedy="keep it awake while it measures: systemd-inhibit, or mask sleep.target",
         )
 
 
@@ -169,12 +189,14 @@ class _Stream:
                     if now_ns - until_ns > _LONGEST_CATCHING_UP_NS:
                         self.held_back_ns += now_ns - until_ns
                     sequence += 1
-                    last_activity_ns = now_ns
+                    last_activity_ns = clock.mono_ns()
                     self._receive()
                     continue
             else:
                 until_ns = last_activity_ns + self._patience_ns()
                 if now_ns >= until_ns:
+                    # This host may have slept over the end: what came in time waits in the socket, stamped.
+                    self._receive(to_the_end=True)
                     return
             self._wait(until_ns - now_ns)
         for left in self.ledger.without_fate(planned, clock.mono_ns()):
@@ -211,16 +233,18 @@ class _Stream:
                 outcome = Outcome.NOT_SENT if too_big else self._way.failed(outcome_of(error), self._address)
                 self.ledger.failed(sequence, outcome, errno_name(error))
                 return
-            call_ns = self._context.clock.mono_ns() - left_ns
             self._sequence_of[number] = sequence
-            self.ledger.sent(sequence, Dispatch(stamp, lag_ns=max(left_ns - due_ns, 0), call_ns=call_ns))
+            self.ledger.sent(sequence, Dispatch(stamp, lag_ns=max(left_ns - due_ns, 0)))
             self.octets_sent += len(request)
             return
 
-    def _receive(self) -> None:
-        """Read everything that waits: departures first, then answers, ICMP errors and departures since."""
+    def _receive(self, *, to_the_end: bool = False) -> None:
+        """Read what waits: departures first, then answers, ICMP errors and departures since.
+
+        `to_the_end` reads as much as a full buffer holds; else only so much that a flood stops nothing.
+        """
         self._drain()
-        while True:
+        for _ in range(_READS_AT_ONCE if not to_the_end else _BUFFER_HOLDS):
             try:
                 datagram = self.packet_clock.receive(self._sock, _RECEIVE_OCTETS)
             except BlockingIOError:

@@ -73,6 +73,10 @@ def measure_echo(
         octets_sent, octets_received = result.octets_sent, result.octets_received
         if result.foreign:
             notes.append(f"{result.foreign} foreign answers ignored")
+        if result.duplicates_left_out:
+            notes.append(f"{result.duplicates_left_out} further duplicates counted and not kept")
+        if result.clock_steps:
+            notes.append(f"the wall clock was set {result.clock_steps} times during the test")
         if result.held_back_ns:
             stalled_seconds = result.held_back_ns / NANOSECONDS_PER_SECOND
             notes.append(f"this host stalled: the plan was moved back by {stalled_seconds:.3f} s in all")

@@ -45,11 +45,10 @@ class _Reply:
 
 @dataclass(slots=True)
 class Dispatch:
-    """A request handed over: its stamp in user space, how late that was, and how long the call took."""
+    """A request handed over: its stamp in user space, and how late that was."""
 
     stamp: Stamp
     lag_ns: int | None = None
-    call_ns: int | None = None
     wire: Stamp | None = None
     hardware_ns: int | None = None
 
@@ -66,6 +65,8 @@ class Ledger:
     loss_threshold_ns: int
     foreign: int = 0
     longest_delay_ns: int = 0
+    most_duplicates: int = 10_000
+    duplicates_left_out: int = 0
     _sent: dict[int, Dispatch] = field(default_factory=dict)
     _replies: dict[int, _Reply] = field(default_factory=dict)
     _failures: dict[int, tuple[Outcome, str]] = field(default_factory=dict)
@@ -106,14 +107,18 @@ class Ledger:
             return
         earlier = self._replies.get(answer.sequence)
         if earlier is not None and self._outcome(dispatch, earlier) is not Outcome.CORRUPT:
-            self._duplicates.append(
-                Singleton(
-                    sequence=answer.sequence,
-                    outcome=Outcome.DUPLICATE,
-                    sent=dispatch.departure,
-                    received=received,
+            # A flood of copies must not fill the memory; how many there were is told all the same.
+            if len(self._duplicates) < self.most_duplicates:
+                self._duplicates.append(
+                    Singleton(
+                        sequence=answer.sequence,
+                        outcome=Outcome.DUPLICATE,
+                        sent=dispatch.departure,
+                        received=received,
+                    )
                 )
-            )
+            else:
+                self.duplicates_left_out += 1
             return
         if self._failures.pop(answer.sequence, None) is not None:
             self._failed_after_sending -= 1
@@ -140,17 +145,19 @@ class Ledger:
             )
         ]
 
-    def close(self, uncertainty_ns: int = 0) -> tuple[Singleton, ...]:
+    def close(self, uncertainty_ns: int = 0, moderation_ns: int = 0) -> tuple[Singleton, ...]:
         """One singleton for each request, the silent ones lost, then the duplicates; in sending order.
 
-        `uncertainty_ns` is how far carrying one kernel stamp to the monotonic clock may move it. A stamp of
-        user space may be off by as much as this process was seen to be late in this stream, since what delays
-        a sender delays a reader; a departure also by the time the hand-over took.
+        `uncertainty_ns` is how far carrying one kernel stamp to the monotonic clock may move it,
+        `moderation_ns` how long the card may have held an arrival back. An arrival stamped in user space may be
+        off by as much as this process was seen to be late in this stream, since what delays a sender delays a
+        reader. Of a departure stamped there nobody knows: a queue may have held the packet after it was
+        handed over.
         """
         lags = [dispatch.lag_ns for dispatch in self._sent.values() if dispatch.lag_ns is not None]
         longest_lag_ns = max(lags, default=None)
         found = [
-            self._singleton(sequence, uncertainty_ns, longest_lag_ns)
+            self._singleton(sequence, 2 * uncertainty_ns + moderation_ns, longest_lag_ns)
             for sequence in self._sent.keys() | self._failures.keys()
         ]
         return tuple(sorted([*found, *self._duplicates], key=lambda singleton: singleton.sequence))
@@ -160,17 +167,23 @@ class Ledger:
             return Outcome.LATE
         return Outcome.RECEIVED if reply.answer.intact else Outcome.CORRUPT
 
-    def _singleton(self, sequence: int, uncertainty_ns: int, longest_lag_ns: int | None) -> Singleton:
+    def _singleton(self, sequence: int, allowance_ns: int, longest_lag_ns: int | None) -> Singleton:
         dispatch, reply = self._sent.get(sequence), self._replies.get(sequence)
         outcome, detail = self._failures.get(sequence, (Outcome.LOST, ""))
         if dispatch is None:
             return Singleton(sequence=sequence, outcome=outcome, detail=detail)
         delay_ns: int | None = None
         source: StampSource | None = None
+        own_error_ns: int | None = None
         if reply is not None:
             outcome, detail = self._outcome(dispatch, reply), ""
             if outcome is Outcome.RECEIVED:
                 delay_ns, source = _delay(dispatch, reply)
+                if delay_ns is not None:
+                    by_card = source is StampSource.HARDWARE
+                    own_error_ns = (
+                        0 if by_card else _own_error_ns(dispatch, reply, allowance_ns, longest_lag_ns)
+                    )
         return Singleton(
             sequence=sequence,
             outcome=outcome,
@@ -181,11 +194,7 @@ class Ledger:
             host_sent_mono_ns=dispatch.stamp.mono_ns,
             host_received_mono_ns=reply.host_mono_ns if reply else None,
             send_lag_ns=dispatch.lag_ns,
-            own_error_ns=(
-                None
-                if delay_ns is None or reply is None
-                else _own_error_ns(dispatch, reply, uncertainty_ns, longest_lag_ns)
-            ),
+            own_error_ns=own_error_ns,
             detail=detail,
         )
 
@@ -207,15 +216,9 @@ def _delay(dispatch: Dispatch, reply: _Reply) -> tuple[int | None, StampSource |
 
 
 def _own_error_ns(
-    dispatch: Dispatch, reply: _Reply, uncertainty_ns: int, longest_lag_ns: int | None
+    dispatch: Dispatch, reply: _Reply, allowance_ns: int, longest_lag_ns: int | None
 ) -> int | None:
-    if dispatch.hardware_ns is not None and reply.hardware_ns is not None:
-        return 0  # both by one card at the wire
-    if dispatch.wire is not None:
-        departure_ns: int | None = KERNEL_STAMP_ERROR_NS
-    else:
-        departure_ns = dispatch.call_ns
     arrival_ns = longest_lag_ns if reply.received.source is StampSource.USER else KERNEL_STAMP_ERROR_NS
-    if departure_ns is None or arrival_ns is None:
+    if dispatch.wire is None or arrival_ns is None:
         return None
-    return departure_ns + arrival_ns + 2 * uncertainty_ns
+    return KERNEL_STAMP_ERROR_NS + arrival_ns + allowance_ns

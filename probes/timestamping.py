@@ -101,6 +101,11 @@ class PacketClock:
         """How far a kernel stamp on the monotonic clock may be off."""
         return self._bridge.uncertainty_ns
 
+    @property
+    def clock_steps(self) -> int:
+        """How often the wall clock was set since this began."""
+        return self._bridge.steps
+
     def enable(self, sock: socket.socket, *, traffic_class: bool = False) -> None:
         """Ask the kernel to stamp what `sock` sends and receives and, for IPv4 and IPv6, to tell its TTL.
 

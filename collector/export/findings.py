@@ -55,9 +55,9 @@ def add_findings(families: Families, labels: Sequence[str], record: Record) -> N
     """
     for statistic in record.statistics:
         name = statistic.name
-        if name in _PLAIN:
+        if name in _PLAIN and not statistic.of:
             families.add(_PLAIN[name], labels, statistic.value)
-        elif name in _NAMED:
+        elif name in _NAMED and not statistic.of:
             metric, label = _NAMED[name]
             families.add(metric, (*labels, label), statistic.value)
         elif name in _LISTED and statistic.of in _LISTED[name][1]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -11,6 +13,17 @@ import click
 from nhip.commands.common import explained, json_text
 from nhip.errors import CannotMeasureError, ConfigError
 from nhip.extras import missing_extra
+
+_NO_FILE = "command line"
+_UNKNOWN_KEY = "is no key of this file"
+_LINE_OPTIONS = {
+    "interface": "--interface",
+    "source": "--source",
+    "fwmark": "--fwmark",
+    "netns": "--netns",
+    "iccid": "--iccid",
+    "ip_version": "IP version",
+}
 
 
 @click.command()
@@ -97,9 +110,12 @@ def measure(
                 table[key] = value
         if port is not None and not probe_type.has_port:
             raise ConfigError(f"nhip measure {kind}: has no --port", remedy="leave it out")
-        probe = probe_type(convert(table, probe_type.Config, f"nhip measure {kind}", environment={}))
-        section = convert(line, LineSection, "nhip measure", environment={})
-        section.check("nhip measure: ")
+        given = {key: option for option, (key, value) in options.items() if value is not None}
+        with _as_options(f"nhip measure {kind}", given, kind):
+            probe = probe_type(convert(table, probe_type.Config, _NO_FILE, environment={}))
+        with _as_options("nhip measure", _LINE_OPTIONS):
+            section = convert(line, LineSection, _NO_FILE, environment={})
+            section.check(f"{_NO_FILE}:")
         context = ProbeContext(
             clock=SystemClock(), network=section.network(ModemManager()), cancelled=cancelled
         )
@@ -209,6 +225,26 @@ def sweep(
     else:
         click.echo(view.table(result, language, worst=worst))
     sys.exit(result.exit_code)
+
+
+@contextlib.contextmanager
+def _as_options(command: str, options: Mapping[str, str], kind: str = "") -> Iterator[None]:
+    """Have an error about a key say the option it came from, or the setting of the kind; here is no file."""
+    try:
+        yield
+    except ConfigError as error:
+        key, _, finding = error.what.removeprefix(f"{_NO_FILE}:").partition(": ")
+        value, _, reason = finding.rpartition(": ")
+        remedy = error.remedy
+        if finding == _UNKNOWN_KEY:
+            reason = f"no setting of {kind}"
+            hint = f"{remedy} " if remedy.startswith("did you mean") else ""
+            remedy = f"{hint}see: nhip kinds {kind}"
+        if key in options:
+            said = f"{options[key]} {value}".rstrip()
+        else:
+            said = f"--set {key}={value}" if value else f"--set {key}"
+        raise ConfigError(f"{command}: {said}: {reason}", remedy=remedy) from error
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:

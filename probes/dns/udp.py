@@ -34,6 +34,13 @@ _LONGEST_CATCHING_UP_NS = 5_000_000
 # poll(2) waits whole milliseconds; the rest of a wait is slept, while the kernel stamps what arrives.
 _POLL_STEP_NS = 1_000_000
 _RETRIES_AT_A_TIME = 8
+_MOST_RETRIES = 100
+# A retry has until so many thresholds after the latest question.
+_RETRY_FACTOR = 2
+# A resolver may send for ever. After so many datagrams of one socket, or so long, the plan is looked at again.
+_MOST_READ_AT_ONCE = 64
+_LONGEST_READING_NS = 2_000_000
+_MOST_DUPLICATES = 16
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,11 +53,17 @@ class _Inquiry:
     question: Question
     left_ns: int = 0
     judged: Judged | None = None
+    duplicates: int = 0
     failed: bool = False
 
     @property
     def settled(self) -> bool:
         return self.judged is not None or self.failed
+
+    @property
+    def answered(self) -> bool:
+        """Whether a whole answer came; further ones are duplicates."""
+        return self.judged is not None and self.judged.verdict.outcome is not Outcome.CORRUPT
 
 
 @dataclass(slots=True)
@@ -61,8 +74,9 @@ class DatagramQuestions:
     address: Address
     context: ProbeContext
     way: WayWatch
-    retry: Callable[[Question], Retry]
-    """Asks a truncated answer's question again over TCP."""
+    retry: Callable[[Question, Callable[[], int]], Retry | None]
+    """Asks a truncated answer's question again over TCP until the time that the second argument tells; `None`
+    when there was none left."""
     octets_sent: int = 0
     octets_received: int = 0
     held_back_ns: int = 0
@@ -73,7 +87,9 @@ class DatagramQuestions:
     _keeper: socket.socket | None = None
     _judged: dict[int, Judged] = field(default_factory=dict)
     _uncertainty_ns: int = 0
-    _retries: dict[int, Future[Retry]] = field(default_factory=dict)
+    _retries: dict[int, Future[Retry | None]] = field(default_factory=dict)
+    _latest_question_ns: int = 0
+    _duplicates_left_out: int = 0
     _pool: ThreadPoolExecutor | None = None
 
     def __post_init__(self) -> None:
@@ -136,7 +152,7 @@ class DatagramQuestions:
 
     def _ask(self, inquiry: _Inquiry, due_ns: int) -> None:
         stamp = self.context.now()
-        inquiry.left_ns = stamp.mono_ns
+        inquiry.left_ns = self._latest_question_ns = stamp.mono_ns
         try:
             inquiry.packet_clock.send(inquiry.sock, inquiry.question.octets, self.address.sockaddr)
         except OSError as error:
@@ -144,9 +160,8 @@ class DatagramQuestions:
             outcome = self.way.failed(outcome_of(error), self.address)
             self._ledger.failed(inquiry.sequence, outcome, errno_name(error))
             return
-        call_ns = self.context.clock.mono_ns() - stamp.mono_ns
         lag_ns = max(stamp.mono_ns - due_ns, 0)
-        self._ledger.sent(inquiry.sequence, Dispatch(stamp, lag_ns=lag_ns, call_ns=call_ns))
+        self._ledger.sent(inquiry.sequence, Dispatch(stamp, lag_ns=lag_ns))
         self.octets_sent += len(inquiry.question.octets)
         self._open[inquiry.sock.fileno()] = inquiry
         self._poll.register(inquiry.sock, select.POLLIN)
@@ -165,13 +180,20 @@ class DatagramQuestions:
             whole_ms = min((end_ns - now_ns) // _POLL_STEP_NS, round(LONGEST_PAUSE_SECONDS * 1000))
             if whole_ms == 0:
                 self.context.clock.sleep((end_ns - now_ns) / NANOSECONDS_PER_SECOND)
-            for descriptor, _events in self._poll.poll(whole_ms):
+            # The newest first: where there is too much to read, an answer is rather there than a duplicate.
+            for descriptor, _events in reversed(self._poll.poll(whole_ms)):
                 self._take(self._open[descriptor])
+                if self.context.clock.mono_ns() >= end_ns:
+                    break
 
     def _take(self, inquiry: _Inquiry) -> None:
-        """Everything that waits at one question's socket: its departure first, ICMP errors, answers."""
+        """What waits at one question's socket: its departure first, ICMP errors, answers.
+
+        Of a flood only a part, so that it hides neither the plan nor the stop signal.
+        """
         self._take_queued(inquiry)
-        while True:
+        end_ns = self.context.clock.mono_ns() + _LONGEST_READING_NS
+        for _ in range(_MOST_READ_AT_ONCE):
             try:
                 datagram = inquiry.packet_clock.receive(inquiry.sock, LONGEST_MESSAGE_OCTETS)
             except BlockingIOError:
@@ -183,6 +205,8 @@ class DatagramQuestions:
                 return
             self.octets_received += len(datagram.data)
             self._judge(inquiry, datagram)
+            if self.context.clock.mono_ns() >= end_ns:
+                return
 
     def _take_queued(self, inquiry: _Inquiry) -> None:
         for message in inquiry.packet_clock.queued(inquiry.sock):
@@ -197,6 +221,9 @@ class DatagramQuestions:
         inquiry.failed = True
 
     def _judge(self, inquiry: _Inquiry, datagram: Datagram) -> None:
+        if inquiry.duplicates >= _MOST_DUPLICATES:
+            self._duplicates_left_out += 1
+            return
         verdict: Verdict | None = None
         if datagram.address[:2] == self.address.sockaddr[:2]:
             verdict = judge(inquiry.question, datagram.data, self.config)
@@ -210,8 +237,8 @@ class DatagramQuestions:
             datagram.host_mono_ns,
             datagram.hardware_ns,
         )
-        earlier = inquiry.judged
-        if earlier is not None and earlier.verdict.outcome is not Outcome.CORRUPT:
+        if inquiry.answered:
+            inquiry.duplicates += 1
             return
         inquiry.judged = Judged(
             sequence=inquiry.sequence,
@@ -220,10 +247,15 @@ class DatagramQuestions:
             query_ns=max(datagram.stamp.mono_ns - inquiry.left_ns, 0),
         )
         self._judged[inquiry.sequence] = inquiry.judged
-        if verdict.truncated and self.config.retry_truncated and inquiry.sequence not in self._retries:
+        if not (verdict.truncated and self.config.retry_truncated):
+            return
+        if len(self._retries) < _MOST_RETRIES and inquiry.sequence not in self._retries:
             # Beside the questions still to be asked: waiting for a connection here would make them late.
             self._pool = self._pool or ThreadPoolExecutor(_RETRIES_AT_A_TIME, "dns-retry")
-            self._retries[inquiry.sequence] = self._pool.submit(self.retry, inquiry.question)
+            self._retries[inquiry.sequence] = self._pool.submit(self.retry, inquiry.question, self._retries_end_ns)
+
+    def _retries_end_ns(self) -> int:
+        return self._latest_question_ns + _RETRY_FACTOR * self._ledger.loss_threshold_ns
 
     def _retire(self, inquiry: _Inquiry) -> None:
         descriptor = inquiry.sock.fileno()
@@ -234,24 +266,31 @@ class DatagramQuestions:
         inquiry.sock.close()
 
     def _answers(self) -> Answers:
-        retried = {sequence: future.result() for sequence, future in self._retries.items()}
+        # None of them lasts beyond the end that all have in common.
+        results = {sequence: future.result() for sequence, future in self._retries.items()}
+        retried = {sequence: retry for sequence, retry in results.items() if retry is not None}
         self.octets_sent += sum(retry.octets_sent for retry in retried.values())
         self.octets_received += sum(retry.octets_received for retry in retried.values())
         notes = []
         if self._ledger.foreign:
             notes.append(f"{self._ledger.foreign} foreign answers ignored")
+        if left_out := self._duplicates_left_out + self._ledger.duplicates_left_out:
+            notes.append(f"{left_out} further duplicates counted and not read")
         if self.held_back_ns:
             stalled_seconds = self.held_back_ns / NANOSECONDS_PER_SECOND
             notes.append(f"this host stalled: the plan was moved back by {stalled_seconds:.3f} s in all")
+        singletons = tuple(
+            _called(singleton, self._judged.get(singleton.sequence), retried.get(singleton.sequence))
+            for singleton in self._ledger.close(self._uncertainty_ns)
+        )
+        if self.config.retry_truncated:
+            singletons = tuple(map(_not_retried, singletons))
         return Answers(
-            singletons=tuple(
-                _called(singleton, self._judged.get(singleton.sequence), retried.get(singleton.sequence))
-                for singleton in self._ledger.close(self._uncertainty_ns)
-            ),
+            singletons=singletons,
             judged=tuple(self._judged.values()),
             octets_sent=self.octets_sent,
             octets_received=self.octets_received,
-            connections=len(retried),
+            connections=sum(bool(retry.phases) for retry in retried.values()),
             notes=tuple(notes),
         )
 
@@ -303,3 +342,10 @@ def _called(singleton: Singleton, judged: Judged | None, retry: Retry | None) ->
         delay_source=singleton.delay_source if defined else None,
         own_error_ns=singleton.own_error_ns if defined else None,
     )
+
+
+def _not_retried(singleton: Singleton) -> Singleton:
+    """The singleton with a word that its truncated answer stayed one, where it did."""
+    if singleton.detail != TRUNCATED:
+        return singleton
+    return replace(singleton, detail=f"{TRUNCATED}, not retried")

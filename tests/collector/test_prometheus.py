@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from collector.export.readiness import _scores
 from collector.service import Collector
 from nhip.catalog import CATALOG, MetricKind
 from nhip.measurement import (
@@ -449,3 +450,10 @@ def readiness(client: Client) -> dict[tuple[str, str], float]:
         for (name, labels), value in samples(client).items()
         if name == "nhip_probe_last_service_readiness_score"
     }
+
+
+def test_quantiles_that_fall_take_the_page_from_nobody(client: Client, clock: FakeClock) -> None:
+    """Such a record is refused at the door; one that were let in would only lose its own scores."""
+    assert _scores(record(round_trip_delay_quantiles_seconds=[0.01] * 9 + [0.001]), (None, None)) == []
+    client.post(everything(clock))
+    assert readiness(client)

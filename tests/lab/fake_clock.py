@@ -20,6 +20,9 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         self.advance(seconds)
 
+    def suspended_ns(self) -> int:
+        return 0
+
     def advance(self, seconds: float) -> None:
         self._wall_ns += round(seconds * 1e9)
         self._mono_ns += round(seconds * 1e9)

@@ -160,6 +160,13 @@ def test_a_record_of_schema_version_1_is_read_as_it_was_meant() -> None:
     assert record == same
 
 
+def test_a_record_of_schema_version_2_is_read_as_it_was_meant() -> None:
+    record = wire.decode_record(GOLDEN.with_name("record-schema-2.json").read_bytes())
+    expected = record_of(golden_sample(), keep_singletons=True)
+    same = {"record_id": record.record_id, "software_version": record.software_version}
+    assert record == msgspec.structs.replace(expected, **same, schema_version=2)
+
+
 def test_the_golden_file_is_of_this_version_or_an_older_one() -> None:
     assert wire.OLDEST_SCHEMA_VERSION == 1, "the golden file of schema version 1 must still be readable"
 
@@ -292,7 +299,12 @@ IMPOSSIBLE: dict[str, list[Any]] = {
     "round_trip_delay_seconds__max": [0.001, 1e300],
     "round_trip_delay_seconds__mean": [0.001, 5.0],
     "round_trip_delay_seconds__count": [0, 3, -1],
-    "round_trip_delay_quantiles_seconds": [[0.01], [0.03] * 10, [0.01] * 9 + [9.0]],
+    "round_trip_delay_quantiles_seconds": [
+        [0.01],
+        [0.03] * 10,
+        [0.01] * 9 + [9.0],
+        [0.01, 0.012, 0.015, 0.02, 0.025, 0.028, 0.029, 0.0298, 0.03 + 5e-12, 0.03],
+    ],
     "loss_pattern__periods": [0, 2, -1],
     "loss_pattern__longest_period_packets": [2, -1],
     "loss_pattern__mean_period_packets": [None, 2.0],
@@ -319,8 +331,15 @@ IMPOSSIBLE: dict[str, list[Any]] = {
         [STATISTIC, STATISTIC],
         [STATISTIC | {"count": -1}],
         [STATISTIC | {"of": str(position)} for position in range(300)],
+        [STATISTIC | {"value": 99.0}],
+        [STATISTIC | {"value": 0.99}],
+        [STATISTIC | {"name": "share", "unit": "ratio", "value": 1.5}],
+        [STATISTIC | {"name": "many", "unit": "packets", "value": 2e300}],
     ],
-    "facts": [{"TLS Version": "1.3"}, {"tls_version": "x" * 300}],
+    "facts": [{"TLS Version": "1.3"}, {"tls_version": "x" * 1300}, {f"fact-{at}": "" for at in range(300)}],
+    "notes": [["x"] * 300, ["x" * 1300]],
+    "parameters": [{"count": 10**30}, {f"key-{at}": 1 for at in range(300)}],
+    "phases_seconds": [{f"phase-{at}": 1.0 for at in range(300)}],
     "octets_sent": [-1],
     "duration_ns": [-1],
     "started_wall_ns": [-1, 2**63],
@@ -404,3 +423,16 @@ def test_a_probe_whose_clock_said_1970_at_boot_can_still_deliver() -> None:
 def test_the_method_version_stays_with_the_figures() -> None:
     record = record_of(dataclasses.replace(golden_sample(), method=Method("icmp_echo", "2")))
     assert wire.decode_record(wire.encode_record(record)).method == Method("icmp_echo", "2")
+
+
+def test_what_a_far_end_says_at_length_is_cut_and_loses_no_measurement() -> None:
+    found = dataclasses.replace(
+        golden_sample(), facts={"certificate_names": "a" * 50_000}, notes=("n" * 50_000,)
+    )
+    record = wire.decode_record(wire.encode_record(record_of(found)))
+    assert len(record.facts["certificate_names"]) == len(record.notes[0]) == wire.LONGEST_TEXT
+
+
+def test_the_outcome_of_two_hundred_thousand_packets_is_known_at_once() -> None:
+    silent = sample([other(at, Outcome.LOST) for at in range(200_000)])
+    assert wire.overall_outcome(silent) is Outcome.LOST

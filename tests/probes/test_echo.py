@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
 import threading
 import time
 from itertools import pairwise
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 
 from nhip import statistics
 from nhip.clock import SystemClock
+from nhip.errors import CannotMeasureError
 from nhip.measurement import Outcome, Singleton, Stamp, StampSource
 from probes.api import ProbeContext
 from probes.echo import EchoProtocol, Exchange, exchange
+from probes.interrupt_moderation import interrupt_moderation_ns, longest_wait_ns
 from probes.ledger import Answer, Dispatch, Ledger
 from probes.network import Address, HostNetwork
 from probes.timestamping import Datagram
@@ -55,7 +59,7 @@ def test_an_answer_in_time_is_received_with_its_delay_and_level() -> None:
 
 def test_the_delay_runs_from_wire_to_wire_and_host_times_stay_beside_it() -> None:
     books = Ledger(100 * MS)
-    books.sent(0, Dispatch(stamp(0, StampSource.USER), lag_ns=3 * MS, call_ns=MS))
+    books.sent(0, Dispatch(stamp(0, StampSource.USER), lag_ns=3 * MS))
     books.answered(Answer(0), stamp(12), host_mono_ns=19 * MS)
     books.departed(0, stamp(2))  # told after the answer, as a slow driver does
     (singleton,) = books.close(uncertainty_ns=100)
@@ -66,26 +70,40 @@ def test_the_delay_runs_from_wire_to_wire_and_host_times_stay_beside_it() -> Non
     assert singleton.own_error_ns == 2 * 5_000 + 200
 
 
-def test_stamps_of_user_space_own_up_to_the_call_and_to_the_lateness_seen() -> None:
+def test_an_arrival_stamped_in_user_space_owns_up_to_the_lateness_seen_and_a_departure_to_nothing() -> None:
     books = Ledger(100 * MS)
-    books.sent(0, Dispatch(stamp(0, StampSource.USER), lag_ns=3 * MS, call_ns=MS))
-    books.sent(1, Dispatch(stamp(1, StampSource.USER), lag_ns=7 * MS, call_ns=MS))
+    for sequence, lag_ms in ((0, 3), (1, 7), (2, 1)):
+        books.sent(sequence, Dispatch(stamp(0, StampSource.USER), lag_ns=lag_ms * MS))
+    books.departed(0, stamp(1))
+    books.departed(1, stamp(1))
     books.answered(Answer(0), stamp(12, StampSource.USER))
     books.answered(Answer(1), stamp(12))
-    first, second = books.close(uncertainty_ns=100)
-    assert first.own_error_ns == MS + 7 * MS + 200
-    assert second.own_error_ns == MS + 5_000 + 200
+    books.answered(Answer(2), stamp(12))
+    by_user, by_kernel, unknown = books.close(uncertainty_ns=100, moderation_ns=50_000)
+    assert by_user.own_error_ns == 5_000 + 7 * MS + 200 + 50_000
+    assert by_kernel.own_error_ns == 5_000 + 5_000 + 200 + 50_000
+    assert unknown.own_error_ns is None  # a queue may have held it after it was handed over
+
+
+def test_what_a_card_waits_before_it_tells_is_read_as_its_driver_says() -> None:
+    words = [0x0E, 30, *[0] * 21]
+    assert longest_wait_ns(struct.pack("@23I", *words)) == 30_000
+    words[10], words[18] = 1, 250
+    assert longest_wait_ns(struct.pack("@23I", *words)) == 250_000
+    assert interrupt_moderation_ns("lo") == 0
+    assert interrupt_moderation_ns("absent0") == 0
 
 
 def test_a_card_s_stamps_beat_the_kernel_s_and_another_card_s_are_not_believed() -> None:
     books = Ledger(100 * MS)
     for sequence, received_by_card in ((0, 5_009 * MS), (1, 900_000 * MS)):
-        books.sent(sequence, Dispatch(stamp(0, StampSource.USER), lag_ns=0, call_ns=0))
+        books.sent(sequence, Dispatch(stamp(0, StampSource.USER), lag_ns=0))
         books.departed(sequence, stamp(1), hardware_ns=5_000 * MS)
         books.answered(Answer(sequence), stamp(11), hardware_ns=received_by_card)
     by_card, by_kernel = books.close()
     assert (by_card.delay_ns, by_card.delay_source, by_card.own_error_ns) == (9 * MS, StampSource.HARDWARE, 0)
     assert (by_kernel.delay_ns, by_kernel.delay_source) == (10 * MS, StampSource.KERNEL)
+    assert by_kernel.own_error_ns == 2 * 5_000  # and not the card's, which was not believed
 
 
 def test_a_departure_before_the_hand_over_is_another_packet_s() -> None:
@@ -432,6 +450,91 @@ def test_requests_leave_when_they_are_due() -> None:
     late_ms = [(at - sent[0]) / MS - 20 * sequence for sequence, at in enumerate(sent)]
     assert min(late_ms) > -2
     assert sorted(late_ms)[10] < 5
+
+
+class SleepyClock(SystemClock):
+    """A host that is suspended for a minute between the first look and the second."""
+
+    looks = 0
+
+    def suspended_ns(self) -> int:
+        self.looks += 1
+        return 0 if self.looks == 1 else 60_000 * MS
+
+
+def test_losses_of_a_host_that_was_suspended_are_its_own() -> None:
+    for clock, raises in ((SleepyClock(), True), (SystemClock(), False)):
+        context = ProbeContext(clock=clock, network=HostNetwork())
+        expected = (
+            pytest.raises(CannotMeasureError, match=r"suspended for 60\.0 s")
+            if raises
+            else contextlib.nullcontext()
+        )
+        with DeafNetwork().udp(socket.AF_INET) as sock, expected:
+            exchange(
+                sock,
+                Address(socket.AF_INET, ("127.0.0.1", closed_port(socket.SOCK_DGRAM))),
+                Mute(),
+                offsets_ns=[0],
+                loss_threshold_seconds=0.05,
+                context=context,
+            )
+
+
+def test_packets_that_found_the_buffer_full_are_no_loss_of_the_network() -> None:
+    """A socket whose buffer holds a handful, not read while a hundred answers come."""
+
+    def many(sock: socket.socket, data: bytes, peer: Peer) -> None:
+        for _ in range(600):
+            sock.sendto(b"0", peer)
+
+    class Small(socket.socket):
+        def setsockopt(self, *arguments: object) -> None:  # type: ignore[override]
+            if arguments[1] not in (socket.SO_RCVBUF, 33):
+                super().setsockopt(*arguments)  # type: ignore[arg-type]
+
+    class LateReader(SystemClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(max(seconds, 0.05))
+
+    with udp_peer(many) as port, Small(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        socket.socket.setsockopt(sock, socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        sock.setblocking(False)
+        with pytest.raises(CannotMeasureError, match="receive buffer was full"):
+            exchange(
+                sock,
+                Address(socket.AF_INET, ("127.0.0.1", port)),
+                Numbers(),
+                offsets_ns=[0, MS // 2],  # the second has no answer of its own
+                loss_threshold_seconds=0.2,
+                context=ProbeContext(clock=LateReader(), network=HostNetwork()),
+            )
+
+
+def test_answers_that_waited_while_this_host_slept_over_the_end_count() -> None:
+    class OverSleeper(SystemClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds + 0.03)
+
+    with udp_peer(echo) as port, HostNetwork().udp(socket.AF_INET) as sock:
+        result = exchange(
+            sock,
+            Address(socket.AF_INET, ("127.0.0.1", port)),
+            Numbers(),
+            offsets_ns=[sequence * 40 * MS for sequence in range(10)],
+            loss_threshold_seconds=0.0009,
+            context=ProbeContext(clock=OverSleeper(), network=HostNetwork()),
+        )
+    assert Outcome.LOST not in outcomes(result)
+
+
+def test_a_flood_of_copies_is_counted_and_not_kept() -> None:
+    books = ledger(0)
+    books.most_duplicates = 3
+    for _ in range(10):
+        books.answered(Answer(0), stamp(1))
+    assert len(books.close()) == 4
+    assert books.duplicates_left_out == 6
 
 
 class StallingClock(SystemClock):
