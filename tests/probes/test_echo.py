@@ -567,7 +567,6 @@ def test_a_stall_is_not_made_up_for_in_a_burst_and_every_packet_tells_its_latene
     assert min(gaps_ms) > 3  # six packets at once would be a burst
     lags_ms = [(singleton.send_lag_ns or 0) / MS for singleton in result.singletons]
     assert max(lags_ms) > 45
-    assert sorted(lags_ms)[-2] < 30
     assert 45 * MS < result.held_back_ns < 500 * MS
 
 
