@@ -1,4 +1,9 @@
-"""How much each client may still have: token buckets, one for each, a second's worth deep, at least one."""
+"""How much each client may still have: token buckets, one for each, a second's worth deep, at least one.
+
+A client nobody knows has a full bucket, as long as there is room to remember it. When there is none, the one
+silent longest is forgotten and the new one begins with a single token: whoever invents addresses to have
+buckets forgotten gains one packet by each and not a second's worth.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,8 @@ class TokenBuckets:
 
     def take(self, client: str, now_ns: int) -> bool:
         """Take one token of `client` at `now_ns`, monotonic; False when it has none."""
-        tokens, then_ns = self._clients.pop(client, (self._depth, now_ns))
+        crowded = len(self._clients) >= self._most_clients
+        tokens, then_ns = self._clients.pop(client, (1.0 if crowded else self._depth, now_ns))
         gained = (now_ns - then_ns) / NANOSECONDS_PER_SECOND * self._per_second
         tokens = min(self._depth, tokens + gained)
         allowed = tokens >= 1

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from nhip.errors import WireError
 
 HEADER_OCTETS = 8
+HIGHEST_SEQUENCE = 0xFFFF
 
 _HEADER = struct.Struct("!BBHHH")
 _REQUEST = {4: 8, 6: 128}
@@ -37,11 +38,14 @@ class Echo:
 
 
 def pack_request(echo: Echo, ip_version: int) -> bytes:
-    """An echo request; the kernel writes the checksum for IPv6 (RFC 3542 section 3.1), we for IPv4."""
-    kind = _REQUEST[ip_version]
-    bare = _HEADER.pack(kind, 0, 0, echo.identifier, echo.sequence) + echo.data
+    """An echo request; the kernel writes the checksum for IPv6 (RFC 3542 section 3.1), we for IPv4.
+
+    Of a sequence number above 16 bits the lowest stand in the header.
+    """
+    kind, sequence = _REQUEST[ip_version], echo.sequence & HIGHEST_SEQUENCE
+    bare = _HEADER.pack(kind, 0, 0, echo.identifier, sequence) + echo.data
     total = checksum(bare) if ip_version == 4 else 0
-    return _HEADER.pack(kind, 0, total, echo.identifier, echo.sequence) + echo.data
+    return _HEADER.pack(kind, 0, total, echo.identifier, sequence) + echo.data
 
 
 def unpack_reply(octets: bytes, ip_version: int) -> Echo | None:
@@ -59,6 +63,11 @@ def strip_ip_header(octets: bytes) -> bytes:
     if not octets:
         raise WireError("an empty packet has no IPv4 header")
     return octets[(octets[0] & 0x0F) * 4 :]
+
+
+def is_whole(octets: bytes) -> bool:
+    """Whether a message's checksum holds, which a raw IPv4 socket leaves to its reader (RFC 1122 3.2.2)."""
+    return checksum(octets) == 0
 
 
 def checksum(octets: bytes) -> int:

@@ -14,13 +14,14 @@ REFUSALS = (
     "not_authentic",
     "stale",
     "replayed",
+    "no_room",
 )
 """The reasons for no answer; each is a counter below."""
 
 
 @dataclass(slots=True)
 class ReflectorCounters:
-    """Packets by fate: ``received = reflected + send_failures + every refusal``."""
+    """Packets by fate: ``received = reflected + send_failures + internal_errors + refusals``."""
 
     received: int = 0
     reflected: int = 0
@@ -39,6 +40,10 @@ class ReflectorCounters:
     stale: int = 0
     """Signed, but sent too long ago, or in the future."""
     replayed: int = 0
+    no_room: int = 0
+    """Signed, but of a new session while none can be given up whose packets could still be replayed."""
+    internal_errors: int = 0
+    """Left unanswered because of a fault of ours."""
     integrity_failures: int = 0
     """Answered with the I flag: the signature of the TLVs was missing or wrong."""
     follow_ups: int = 0

@@ -20,6 +20,8 @@ from probes.reflector.stamped_socket import Request
 
 # The clock's state changes slowly; asking the kernel for every packet would only delay T3.
 _CLOCK_STATE_AGE_NS = NANOSECONDS_PER_SECOND
+# At least so many can fill the table only together.
+_CLIENTS_WITH_KEYS = 8
 
 
 @dataclass(slots=True)
@@ -57,13 +59,20 @@ class Responder:
         self._settings, self._clock, self._counters = settings, clock, counters
         self._address = address
         self._admission = Admission(packets_per_second, settings.networks)
-        self.sessions = Sessions(
-            most=settings.most_sessions,
-            idle_ns=round(settings.session_idle_seconds * NANOSECONDS_PER_SECOND),
-            counters=counters,
-        )
         self._freshness_ns = round(settings.freshness_seconds * NANOSECONDS_PER_SECOND)
         self._window = settings.replay_window_packets if settings.authenticated else 0
+        # A packet from the future stays fresh for twice as long. Whoever has a key may need many sessions,
+        # and loses none: refusing him at few would refuse a busy probe.
+        per_client, guards_replay = settings.most_sessions_per_client, bool(self._window)
+        if guards_replay:
+            per_client = max(per_client, settings.most_sessions // _CLIENTS_WITH_KEYS)
+        self.sessions = Sessions(
+            most=settings.most_sessions,
+            most_per_client=per_client,
+            idle_ns=round(settings.session_idle_seconds * NANOSECONDS_PER_SECOND),
+            counters=counters,
+            replayable_ns=2 * self._freshness_ns if guards_replay else 0,
+        )
         self._error = stamp.error_estimate(None, synchronised=False)
         self._error_read_ns: int | None = None
         self._seen = stamp_tlv_answer.Seen(dscp_allowed=settings.honour_dscp)
@@ -95,7 +104,9 @@ class Responder:
         twamp = len(octets) < stamp.PACKET_OCTETS or any(octets[16 : stamp.PACKET_OCTETS])
         session = None
         if self._settings.stateful:
-            session = self.sessions.of((client.host, port, 0 if twamp else session_id), now_ns)
+            session = self.sessions.of((client.host, port, 0 if twamp else session_id), client.name, now_ns)
+            if session is None:
+                return "no_room"
             session.admit(sequence, sent, 0)
         number = None if session is None else session.next_sequence
         answer = stamp.reflect(
@@ -110,7 +121,7 @@ class Responder:
         reply = stamp_tlv_answer.NOTHING
         if not twamp and len(octets) > stamp.PACKET_OCTETS:
             reply = self._extend(answer, request, stamp.PACKET_OCTETS, client, port, session)
-        return self._numbered(answer, sequence, session, reply, None)
+        return self._numbered(answer, request, sequence, session, reply, None)
 
     def _authenticated(self, request: Request, client: Client, port: int, now_ns: int) -> Answer | str:
         octets = request.octets
@@ -127,7 +138,9 @@ class Responder:
             sent_wall_ns = stamp.wall_ns(sent, ptp_format=bool(error & stamp.PTP_FORMAT))
             if abs(request.received_wall_ns - sent_wall_ns) > self._freshness_ns:
                 return "stale"
-        session = self.sessions.of((client.host, port, session_id), now_ns)
+        session = self.sessions.of((client.host, port, session_id), client.name, now_ns)
+        if session is None:
+            return "no_room"
         if not session.admit(sequence, sent, self._window):
             return "replayed"
         stateful = self._settings.stateful
@@ -143,11 +156,12 @@ class Responder:
             reply = self._extend(
                 answer, request, stamp_auth.PACKET_OCTETS, client, port, session if stateful else None
             )
-        return self._numbered(answer, sequence, session if stateful else None, reply, key)
+        return self._numbered(answer, request, sequence, session if stateful else None, reply, key)
 
     def _numbered(
         self,
         octets: bytearray,
+        request: Request,
         sequence: int,
         session: Session | None,
         reply: stamp_tlv_answer.Reply,
@@ -156,9 +170,9 @@ class Responder:
         if session is not None:
             sequence = session.next_sequence
             session.next_sequence = (sequence + 1) & 0xFFFF_FFFF
-        return Answer(
-            octets, sequence, reply.dscp or 0, session, session is not None and reply.wants_follow_up, key
-        )
+        # Without a word about it the way back is marked like the way there.
+        dscp = (request.traffic_class or 0) >> 2 if reply.dscp is None else reply.dscp
+        return Answer(octets, sequence, dscp, session, session is not None and reply.wants_follow_up, key)
 
     def _extend(
         self,

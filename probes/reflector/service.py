@@ -12,6 +12,7 @@ keep one forged packet going between them for ever.
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import threading
@@ -26,6 +27,8 @@ from probes.reflector.responder import Responder
 from probes.reflector.sessions import Session
 from probes.reflector.settings import ReflectorSettings, StampSection
 from probes.reflector.stamped_socket import Request, StampedSocket
+
+log = logging.getLogger("nhip.reflector")
 
 # Jumbo frames and a little more; a longer datagram is answered with no more than it had.
 _LARGEST_OCTETS = 9_216
@@ -55,6 +58,7 @@ class Reflector:
         self._stop: tuple[socket.socket, socket.socket] | None = None
         self._responder: Responder | None = None
         self._awaited: dict[int, tuple[Session, int, int]] = {}
+        self._faults: set[type[Exception]] = set()
         self.counters = ReflectorCounters()
 
     @classmethod
@@ -98,6 +102,7 @@ class Reflector:
         for reason in REFUSALS:
             yield Reading("nhip_reflector_packets_refused_total", getattr(counters, reason), (reason,))
         yield Reading("nhip_reflector_send_failures_total", counters.send_failures)
+        yield Reading("nhip_reflector_internal_errors_total", counters.internal_errors)
         yield Reading("nhip_reflector_integrity_failures_total", counters.integrity_failures)
         yield Reading("nhip_reflector_packets_corrected_total", counters.follow_ups)
         yield Reading("nhip_reflector_sessions", self.sessions)
@@ -141,17 +146,37 @@ class Reflector:
             if stop.fileno() in ready:
                 return
             if ready.get(sock.fileno(), 0) & select.POLLERR:
-                self._note_departures()
+                try:
+                    self._note_departures()
+                except Exception as error:
+                    self._note_fault(error)
             for _ in range(_READS_AT_ONCE):
                 try:
-                    request = self._socket.receive(_LARGEST_OCTETS)
-                except BlockingIOError:
-                    break
-                except OSError:
-                    # An ICMP error of an earlier answer: nobody is waiting for it here.
-                    self.counters.send_failures += 1
-                    continue
-                self._answer(responder, request)
+                    if not self._serve_one(responder):
+                        break
+                except Exception as error:
+                    # A packet that finds a fault of ours must not silence the reflector for all others.
+                    self._note_fault(error)
+
+    def _serve_one(self, responder: Responder) -> bool:
+        """Answer the next request; False when there is none."""
+        try:
+            request = self._socket.receive(_LARGEST_OCTETS)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # An ICMP error of an earlier answer: nobody is waiting for it here.
+            self.counters.send_failures += 1
+        else:
+            self._answer(responder, request)
+        return True
+
+    def _note_fault(self, error: Exception) -> None:
+        """Count it, and log the first of its kind: one for each packet would fill the disk."""
+        self.counters.internal_errors += 1
+        if type(error) not in self._faults:
+            self._faults.add(type(error))
+            log.error("the STAMP reflector left a packet unanswered by its own fault", exc_info=error)
 
     def _answer(self, responder: Responder, request: Request) -> None:
         counters = self.counters

@@ -29,7 +29,8 @@ class ReflectorSettings:
     replay_window_packets: int = 64
     freshness_seconds: float = 300.0
     most_sessions: int = 4_096
-    session_idle_seconds: float = 300.0
+    most_sessions_per_client: int = 64
+    session_idle_seconds: float = 600.0
     networks: tuple[IpNetwork, ...] = ()
     """Clients that are answered; everybody when empty."""
     honour_dscp: bool = True
@@ -51,14 +52,18 @@ class StampSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stateful: bool = True
     """Number the answers of each session, so that a sender can tell loss on the way there from loss back."""
     most_sessions: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4_096
-    """The one silent longest is forgotten first."""
-    session_idle_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 300.0
-    """A session silent for longer begins anew."""
+    """In all. The one silent longest is forgotten first, of whoever has more than an even share. In
+    authenticated mode none is whose packets could be replayed; a new one is refused then."""
+    most_sessions_per_client: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 64
+    """Of one IPv4 address or IPv6 /64, which loses its own oldest when it begins more. In authenticated mode
+    it is an eighth of ``most_sessions`` where that is more."""
+    session_idle_seconds: Annotated[float, msgspec.Meta(gt=0, le=172_800)] = 600.0
+    """A session silent for longer begins anew. Authenticated: twice ``freshness_seconds`` or more."""
     replay_window_packets: Annotated[int, msgspec.Meta(ge=0, le=4_096)] = 64
     """Authenticated: how far behind the newest a packet may come; none comes twice. 0 answers replays."""
     freshness_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 300.0
-    """Authenticated: how far T1 may be from this host's clock. 0 does not look, and lets a packet be replayed
-    once its session is forgotten."""
+    """Authenticated: how far T1 may be from this host's clock, before it or after it: a packet can stay fresh
+    for twice as long. 0 does not look, and lets a packet be replayed once its session is forgotten."""
     networks: list[str] = []
     """Clients that are answered, such as ``["192.0.2.0/24", "2001:db8::/32"]``; everybody when empty."""
     honour_dscp: bool = True
@@ -76,10 +81,12 @@ class StampSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(
                 "stamp.key_files: is missing in authenticated mode", remedy="make a key with: nhip key"
             )
-        if self.mode == "authenticated" and 0 < self.freshness_seconds > self.session_idle_seconds:
+        if self.mode == "authenticated" and self.session_idle_seconds < 2 * self.freshness_seconds:
             raise ConfigError(
-                f"stamp.session_idle_seconds: {self.session_idle_seconds:g}: is less than freshness_seconds",
-                remedy="a session must be remembered for as long as its packets are fresh",
+                f"stamp.session_idle_seconds: {self.session_idle_seconds:g}: is less than twice"
+                " freshness_seconds",
+                remedy="a session must be remembered for as long as its packets are fresh: write"
+                f" {2 * self.freshness_seconds:g} or more, or a smaller freshness_seconds",
             )
 
     def settings(self) -> ReflectorSettings:
@@ -91,6 +98,7 @@ class StampSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             replay_window_packets=self.replay_window_packets,
             freshness_seconds=self.freshness_seconds,
             most_sessions=self.most_sessions,
+            most_sessions_per_client=self.most_sessions_per_client,
             session_idle_seconds=self.session_idle_seconds,
             networks=tuple(_network(text, "stamp.networks") for text in self.networks),
             honour_dscp=self.honour_dscp,

@@ -62,7 +62,6 @@ class StampedSocket:
         self._any = host in ("::", "0.0.0.0")  # noqa: S104 - compared, not bound
         self._stamps = False
         self._sent = self._first = 0
-        self._asked = 0
 
     @property
     def sock(self) -> socket.socket:
@@ -88,7 +87,7 @@ class StampedSocket:
         make_room(sock)
         self._ask_for_stamps(sock)
         self._ask_about_packets(sock)
-        self._sent = self._first = self._asked = 0
+        self._sent = self._first = 0
         self._socket = sock
 
     def close(self) -> None:
@@ -158,26 +157,18 @@ class StampedSocket:
         if not departure:
             return None
         self._sent += 1
-        self._asked += 1
         return self._sent - 1
 
     def departures(self) -> Iterator[tuple[int, int]]:
-        """Number and wall-clock nanoseconds of each answer that has left since the last look."""
-        if not self._asked:
-            return
+        """Number and wall-clock nanoseconds of each answer that has left since the last look.
+
+        The error queue is empty afterwards, whatever else was in it: what stays there wakes every poll.
+        """
         for message in queued_messages(self.sock):
             if isinstance(message, TransmitStamp):
-                self._asked -= 1
                 number = self._first + message.number
                 if number < self._sent and message.kernel_wall_ns is not None:
                     yield number, message.kernel_wall_ns
-
-    def discard_errors(self) -> None:
-        """Empty the error queue whatever is in it: what stays there wakes every poll."""
-        self._asked = max(self._asked, 1)
-        for _departure in self.departures():
-            pass
-        self._asked = 0
 
     def _ask_for_stamps(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -201,7 +192,8 @@ class StampedSocket:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
     def _count_anew(self) -> None:
-        self.discard_errors()
+        for _departure in self.departures():
+            pass
         for flags in (_STAMPS, _STAMPS | _OPT_ID):
             self.sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, flags)
         self._first = self._sent

@@ -6,19 +6,27 @@ T3 is written before the packet leaves; a follow-up says when it really left, so
 
 A follow-up that contradicts T2, T3 or the round trip is not believed. An answer that has none keeps T3, and
 its delay may be wrong by as much as T3 was wrong in the others.
+
+A one-way delay bears as its error all that it may be wrong by: what both clocks say of themselves, what our
+own stamps may be off by, and on the way down what T3 may be, which only follow-ups can tell. Where a part of
+that is unknown there is no one-way delay.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from nhip.measurement import Direction, OneWayDelay, Outcome, Singleton
 from nhip.statistics import NANOSECONDS_PER_SECOND
 from probes.stamp.heard import Heard, OwnEnd, Reply
+from probes.stamp.own_clock import drift_ns
 
 # T3 before T2 by less than this is two clocks read in haste; by more, no holding time at all.
 _READING_NOISE_NS = 1_000_000
+# More than this between our two clocks' readings is a clock that was set.
+_OWN_STEP_NS = 1_000_000
 # A packet cannot have left before T3 was written, but for the resolution of both.
 _FOLLOW_UP_NOISE_NS = 50_000
 
@@ -34,6 +42,7 @@ class Corrections:
     backwards: int = 0
     disbelieved: int = 0
     impossible_one_way: int = 0
+    own_clock_stepped: bool = False
 
 
 def corrected(
@@ -45,7 +54,7 @@ def corrected(
         first.setdefault(reply.sequence, reply)
     corrections = Corrections()
     kept: list[Singleton] = []
-    uncorrected: list[int] = []
+    left: dict[int, tuple[Reply, int | None]] = {}
     for singleton in singletons:
         found = first.get(singleton.sequence)
         if found is None or singleton.outcome is not Outcome.RECEIVED:
@@ -57,16 +66,18 @@ def corrected(
             continue
         left_wall_ns = _left(singleton, found, heard, corrections)
         better = _by_follow_up(singleton, found, left_wall_ns) if left_wall_ns is not None else singleton
-        if left_wall_ns is None:
-            uncorrected.append(len(kept))
-        kept.append(_with_one_way(better, found, left_wall_ns, own, corrections))
-    if corrections.lags_ns:
-        # What T3 was wrong by in the others it may be wrong by here.
-        worst_ns = max(corrections.lags_ns)
-        for position in uncorrected:
-            own_error_ns = kept[position].own_error_ns
-            if own_error_ns is not None:
-                kept[position] = replace(kept[position], own_error_ns=own_error_ns + worst_ns)
+        left[len(kept)] = (found, left_wall_ns)
+        kept.append(better)
+    # What T3 was wrong by in the others it may be wrong by where no follow-up tells.
+    worst_lag_ns = max(corrections.lags_ns, default=None)
+    moved_ns = drift_ns(kept)
+    corrections.own_clock_stepped = moved_ns > _OWN_STEP_NS
+    for position, (reply, left_wall_ns) in left.items():
+        lag_ns = worst_lag_ns if left_wall_ns is None else 0
+        singleton = _with_one_way(kept[position], reply, left_wall_ns, lag_ns, moved_ns, own, corrections)
+        if lag_ns and singleton.own_error_ns is not None:
+            singleton = replace(singleton, own_error_ns=singleton.own_error_ns + lag_ns)
+        kept[position] = singleton
     return tuple(kept), corrections
 
 
@@ -96,26 +107,36 @@ def _by_follow_up(singleton: Singleton, reply: Reply, left_wall_ns: int) -> Sing
 
 
 def _with_one_way(
-    singleton: Singleton, reply: Reply, left_wall_ns: int | None, own: OwnEnd, corrections: Corrections
+    singleton: Singleton,
+    reply: Reply,
+    left_wall_ns: int | None,
+    lag_ns: int | None,
+    moved_ns: int,
+    own: OwnEnd,
+    corrections: Corrections,
 ) -> Singleton:
-    """The singleton with its delay in each direction, where both clocks say they are set and how well."""
+    """The singleton with its delay in each direction of which it is known how wrong it may be.
+
+    `lag_ns` is by how much the answer may have left after the time it is taken to have left, `moved_ns` by
+    how much our own clock may have been set within the test.
+    """
     if singleton.sent is None or singleton.received is None or singleton.delay_ns is None:
         return singleton
     left_ns = reply.sent_wall_ns if left_wall_ns is None else left_wall_ns
     up_ns = reply.received_wall_ns - singleton.sent.wall_ns
     down_ns = singleton.received.wall_ns - left_ns
     corrections.offsets_ns.append((up_ns - down_ns) // 2)
-    error = reply.error
-    if not (error.synchronised and own.clock.synchronised) or own.clock.maximum_error_ns is None:
+    clock = own.clock
+    if not (reply.error.synchronised and clock.synchronised) or corrections.own_clock_stepped:
         return singleton
-    error_ns = round(error.seconds * NANOSECONDS_PER_SECOND) + own.clock.maximum_error_ns
-    if min(up_ns, down_ns) < -error_ns or error_ns <= 0:
+    if clock.maximum_error_ns is None or singleton.own_error_ns is None:
+        return singleton
+    clocks_ns = math.ceil(reply.error.seconds * NANOSECONDS_PER_SECOND) + clock.maximum_error_ns
+    error_ns = clocks_ns + singleton.own_error_ns + moved_ns
+    if error_ns <= 0 or up_ns < -error_ns or down_ns < -error_ns - (lag_ns or 0):
         corrections.impossible_one_way += 1
         return singleton
-    return replace(
-        singleton,
-        one_way=(
-            OneWayDelay(direction=Direction.UP, delay_ns=up_ns, error_ns=error_ns),
-            OneWayDelay(direction=Direction.DOWN, delay_ns=down_ns, error_ns=error_ns),
-        ),
-    )
+    one_way = [OneWayDelay(direction=Direction.UP, delay_ns=up_ns, error_ns=error_ns)]
+    if lag_ns is not None:
+        one_way.append(OneWayDelay(direction=Direction.DOWN, delay_ns=down_ns, error_ns=error_ns + lag_ns))
+    return replace(singleton, one_way=tuple(one_way))

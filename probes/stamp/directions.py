@@ -2,7 +2,11 @@
 
 A stateful reflector numbers its answers from zero. With S the highest of our numbers answered and R the
 highest of its numbers seen, of our S + 1 packets it numbered R + 1: the rest was lost on the way up, and the
-numbers up to R that never came were lost on the way down. Of what we sent after S nobody can say.
+numbers up to R that never came were lost on the way down. Of what we sent after S nobody can say. A damaged
+answer came back all the same, and so did a late one: neither was lost in a direction.
+
+All this holds while the reflector counts on. One that forgot the session counts from zero again: a number
+comes twice, or a lower one belongs to a packet it received later, which T2 shows.
 """
 
 from __future__ import annotations
@@ -13,6 +17,10 @@ from nhip.measurement import DirectionalLoss, Outcome, Singleton, Statistic
 from probes.packets.stamp_tlv import Kind
 from probes.stamp.heard import Heard, Reply
 
+# Packets that arrive at once may be stamped by two processors and read in the other order.
+_STAMPING_NOISE_NS = 1_000_000
+
+_ONE_NUMBER_TWICE = "the reflector gave one number to two packets: loss has no direction"
 _COUNTED = frozenset({Outcome.RECEIVED, Outcome.LATE, Outcome.CORRUPT, Outcome.LOST})
 
 
@@ -34,17 +42,24 @@ def numbering(heard: Heard, told: str) -> tuple[str, str]:
 
 
 def directional_loss(
-    singletons: Sequence[Singleton], replies: Sequence[Reply]
+    singletons: Sequence[Singleton], replies: Sequence[Reply], damaged: Sequence[tuple[int, int]] = ()
 ) -> tuple[DirectionalLoss | None, str]:
-    """Where packets were lost, by a reflector that numbers its answers; with `None`, why nobody can say."""
+    """Where packets were lost, by a reflector that numbers its answers; with `None`, why nobody can say.
+
+    `damaged` are our number and the reflector's of answers that came back changed. The parts add up to the
+    packets whose answer never came, late ones not among them.
+    """
     counted = {singleton.sequence for singleton in singletons if singleton.outcome in _COUNTED}
     if not counted or not replies:
         return None, ""
-    numbers: dict[int, int] = {}
-    for reply in replies:
-        if numbers.setdefault(reply.number, reply.sequence) != reply.sequence:
-            return None, "the reflector gave one number to two packets: loss has no direction"
-    answered = {reply.sequence for reply in replies}
+    doubt = counted_anew(replies)
+    if doubt:
+        return None, doubt
+    numbers = {reply.number: reply.sequence for reply in replies}
+    for sequence, number in damaged:
+        if numbers.setdefault(number, sequence) != sequence:
+            return None, _ONE_NUMBER_TWICE
+    answered = set(numbers.values())
     highest, highest_number = max(answered), max(numbers)
     reached = sum(sequence <= highest for sequence in counted)
     # A request that the network doubled got two numbers.
@@ -53,12 +68,29 @@ def directional_loss(
     lost_up = reached - (highest_number + 1 - doubled)
     if lost_up < 0:
         return None, "the reflector numbered more packets than were sent: loss has no direction"
+    missing = sum(singleton.outcome is Outcome.LOST for singleton in singletons)
+    if lost_up + lost_down + len(counted) - reached != missing:
+        return None, "the reflector's numbers do not add up: loss has no direction"
     return (
         DirectionalLoss(
             sent=len(counted), lost_up=lost_up, lost_down=lost_down, undetermined=len(counted) - reached
         ),
         "",
     )
+
+
+def counted_anew(replies: Sequence[Reply]) -> str:
+    """Why the reflector's numbers are no single count of its answers; empty when they are."""
+    numbers: dict[int, int] = {}
+    for reply in replies:
+        if numbers.setdefault(reply.number, reply.sequence) != reply.sequence:
+            return _ONE_NUMBER_TWICE
+    newest_ns: int | None = None
+    for reply in sorted(replies, key=lambda reply: reply.number):
+        if newest_ns is not None and reply.received_wall_ns < newest_ns - _STAMPING_NOISE_NS:
+            return "the reflector's numbers and times do not go together: loss has no direction"
+        newest_ns = reply.received_wall_ns if newest_ns is None else max(newest_ns, reply.received_wall_ns)
+    return ""
 
 
 def reordered(replies: Sequence[Reply]) -> Iterator[Statistic]:

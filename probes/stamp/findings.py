@@ -33,7 +33,7 @@ def concluded(singletons: tuple[Singleton, ...], heard: Heard, own: OwnEnd) -> F
     numbered, doubt = numbering(heard, own.reflector)
     loss, loss_doubt = (None, "")
     if numbered == "stateful":
-        loss, loss_doubt = directional_loss(singletons, heard.replies)
+        loss, loss_doubt = directional_loss(singletons, heard.replies, heard.damaged)
     facts = _facts(heard, own) | {"stamp_reflector": numbered} if heard.replies else {}
     return Findings(
         singletons=kept,
@@ -160,6 +160,8 @@ def _notes(heard: Heard, corrections: Corrections) -> Iterator[str]:
             f"{corrections.impossible_one_way} one-way delays left out: negative by more than both clocks'"
             " stated error"
         )
+    if corrections.own_clock_stepped:
+        yield "this host's clock was set during the test: no one-way delays"
     if replies and all(reply.sent_wall_ns == reply.received_wall_ns for reply in replies):
         yield "the reflector tells no holding time (T2 = T3): it is part of the delay"
 

@@ -27,6 +27,7 @@ class OwnEnd:
     """What this host knows of itself."""
 
     clock: ClockState
+    """The worst that the kernel said of it during the test."""
     host: str | None
     reflector: str
     """What the settings say of the reflector: any, stateful or stateless."""
@@ -39,6 +40,8 @@ class Heard:
     extended: bool
     """Whether extensions were sent."""
     replies: list[Reply] = field(default_factory=list)
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+    """Our number and the reflector's of each answer that came back changed."""
     unsigned: int = 0
     without_extensions: int = 0
     follow_ups: dict[int, int] = field(default_factory=dict)

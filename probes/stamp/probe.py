@@ -7,7 +7,8 @@ give no delay, and a reflector that tells no holding time leaves it in: the samp
 
 Loss is told apart by direction when the reflector numbers its answers itself (stateful): what it never
 numbered was lost on the way up, what it numbered and we never saw on the way down. One-way delays are
-published only when both clocks say they are set and how wrong they may be, and always with that error.
+published only when both clocks say during the whole test that they are set and how wrong they may be, and
+always with an error that bounds all of it; the way down only where follow-ups tell how late answers left.
 
 Settings: ``count``, ``interval_seconds``, ``spacing`` (``periodic`` or ``poisson``), ``dscp``,
 ``loss_threshold_seconds``, and
@@ -108,7 +109,7 @@ class Stamp:
             return sock, StampSession(
                 plan,
                 key=key,
-                clock=clock_state(),
+                read_clock=clock_state,
                 reflector=config.reflector,
                 own_host=_own_host(context.network, address),
                 own_port=lambda: int(sock.getsockname()[1]),

@@ -1,8 +1,13 @@
 """The packets of one STAMP test: requests out, answers in, and what the answers said.
 
-An answer is ours by T1, which only this sender knew, and in authenticated mode by its signature too. It is
-whole when it has the length of its request and its padding unchanged. A reflector without extensions
-returns the base packet alone, or zeros in place of them (RFC 8972 section 4); that is an answer too.
+An answer is ours when it comes from the target, gives back T1 to the 2^-32 s and, unless its reflector knows
+none, our session identifier. That keeps strays out, and whoever must guess: T1 is read in nanoseconds, and
+those below a microsecond are as good as random. Whoever sees our packets can answer them; only a signature
+(authenticated mode) stops him. T1 is that proof and nothing more: delays run from the kernel's stamps.
+
+An answer is whole when it has the length of its request and its padding unchanged. A reflector without
+extensions returns the base packet alone, or zeros in place of them (RFC 8972 section 4); that is an answer
+too.
 """
 
 from __future__ import annotations
@@ -20,11 +25,14 @@ from probes.packets import stamp, stamp_auth, stamp_tlv
 from probes.packets.stamp_tlv import Kind, Tlv
 from probes.stamp.findings import concluded
 from probes.stamp.heard import Heard, OwnEnd, Reply
+from probes.stamp.own_clock import OwnClock
 from probes.stamp.plan import Mode, Plan
 from probes.timestamping import Datagram
 
 # Some TWAMP reflectors end before the sender's TTL.
 _SHORTEST_TWAMP_ANSWER = 38
+# Answers that are kept beyond one for each request.
+_MOST_COPIES = 10_000
 
 
 @dataclass(slots=True)
@@ -47,7 +55,7 @@ class StampSession(EchoProtocol):
         plan: Plan,
         *,
         key: bytes | None,
-        clock: ClockState,
+        read_clock: Callable[[], ClockState],
         reflector: str,
         own_host: str | None,
         own_port: Callable[[], int],
@@ -56,8 +64,9 @@ class StampSession(EchoProtocol):
         self._plan, self._key = plan, key
         self._base_octets = plan.base_octets
         self._far_host = far_host
-        self._error = stamp.estimate_of(clock)
-        self._own = OwnEnd(clock=clock, host=own_host, reflector=reflector)
+        self._clock = OwnClock(read_clock)
+        self._error = stamp.estimate_of(self._clock.newest)
+        self._own_host, self._reflector = own_host, reflector
         self._own_port = own_port
         twamp = plan.mode is Mode.TWAMP_LIGHT
         self._session_id = 0 if twamp else 1 + secrets.randbelow(0xFFFF)
@@ -77,6 +86,8 @@ class StampSession(EchoProtocol):
         self.heard = Heard(extended=bool(self._tlvs))
 
     def request(self, sequence: int, sent: TimeStamp) -> bytes:
+        if self._clock.look(sent.mono_ns):
+            self._error = stamp.estimate_of(self._clock.newest)
         packet = stamp.SenderPacket(
             sequence=sequence, sent_wall_ns=sent.wall_ns, error=self._error, session_id=self._session_id
         )
@@ -91,19 +102,27 @@ class StampSession(EchoProtocol):
 
     def answer(self, datagram: Datagram) -> Answer | None:
         octets = datagram.data
+        # What comes from elsewhere is no answer, whatever it says, and must leave nothing behind here.
+        foreign = datagram.address[0] != self._far_host
         if self._key is not None and stamp_auth.signing_key(octets, (self._key,)) is None:
-            self.heard.unsigned += len(octets) >= stamp_auth.PACKET_OCTETS
+            self.heard.unsigned += len(octets) >= stamp_auth.PACKET_OCTETS and not foreign
             return None
         try:
             reply = self._unpacked(octets)
         except WireError:
-            return self._damaged(octets)
+            return self._damaged(octets, foreign=foreign)
         if not self._sent.is_ours(reply.sender_sequence, reply.sender_sent_wall_ns):
             return None
+        if reply.session_id not in (0, self._session_id) and self._plan.mode is not Mode.TWAMP_LIGHT:
+            return None
+        if foreign:
+            return Answer(reply.sender_sequence)
         if self.heard.own_port is None:
             self.heard.own_port = self._own_port()
         intact = self._whole(octets, ptp_format=reply.error.ptp_format)
-        if intact and datagram.address[0] == self._far_host:
+        if len(self.heard.replies) + len(self.heard.damaged) > len(self._sent.wall_ns) + _MOST_COPIES:
+            pass  # a flood of copies must not fill the memory
+        elif intact:
             self.heard.replies.append(
                 Reply(
                     reply.sender_sequence,
@@ -113,6 +132,8 @@ class StampSession(EchoProtocol):
                     reply.error,
                 )
             )
+        else:
+            self.heard.damaged.append((reply.sender_sequence, reply.sequence))
         return Answer(
             reply.sender_sequence,
             turnaround_ns=max(reply.sent_wall_ns - reply.received_wall_ns, 0),
@@ -128,7 +149,9 @@ class StampSession(EchoProtocol):
         return request.sequence if request.session_id == self._session_id else None
 
     def concluded(self, singletons: tuple[Singleton, ...]) -> Findings:
-        return concluded(singletons, self.heard, self._own)
+        self._clock.ask()
+        own = OwnEnd(clock=self._clock.worst, host=self._own_host, reflector=self._reflector)
+        return concluded(singletons, self.heard, own)
 
     def _extensions(self, sequence: int) -> bytes:
         tlvs: list[Tlv] = list(self._tlvs)
@@ -167,9 +190,11 @@ class StampSession(EchoProtocol):
         self.heard.note(tlvs, believed=believed, ptp_format=ptp_format)
         return True
 
-    def _damaged(self, octets: bytes) -> Answer | None:
+    def _damaged(self, octets: bytes, *, foreign: bool) -> Answer | None:
         """An answer that is ours but not valid: the packet came back, so it must not be called lost."""
         request = stamp.echoed_request(octets) if self._key is None else None
         if request is None or not self._sent.is_ours(*request):
             return None
+        if not foreign:
+            self.heard.damaged.append((request[0], int.from_bytes(octets[:4], "big")))
         return Answer(request[0], intact=False)

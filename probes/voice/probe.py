@@ -10,7 +10,9 @@ narrowband).
 The delay from mouth to ear is the network's fastest one-way delay, the buffer's, one packet's length, and the
 codec's own. The network's part is measured where both clocks know their error well enough, else taken as half
 the round trip; the statistic says which. Loss is split by direction where the reflector numbers its answers
-(stateful); where it does not, each loss counts in both directions and a note says so.
+(stateful); where it does not, or begins to number anew within the test, each loss counts in both directions
+and a note says so. Packets that have room ask the reflector to mark its answers with ``dscp`` too, which ours
+does unasked, and to tell the mark they arrived with.
 
 A stream of which nothing came back has no score. Echo is taken as cancelled; the time telephones need for
 processing is not counted.
@@ -25,7 +27,9 @@ always ``periodic``. The target's port is 862 unless given.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import socket
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -116,15 +120,18 @@ class VoiceConfig(EchoConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
         octets = max(_RTP_HEADER_OCTETS + speech, base)
         if 0 < octets - base < HEADER_OCTETS:
             octets = base + HEADER_OCTETS
-        return planned(
+        most = functools.partial(
+            planned,
             mode,
             size_octets=octets,
-            follow_up=None,
             location=False,
-            class_of_service=None,
             timestamp_information=False,
             direct_measurement=False,
         )
+        # Our reflector marks its answers like their requests; another may do so only when asked.
+        with contextlib.suppress(ConfigError):
+            return most(follow_up=True, class_of_service=self.dscp)
+        return most(follow_up=None, class_of_service=None)
 
 
 class Voice:
@@ -149,7 +156,7 @@ class Voice:
             session = StampSession(
                 plan,
                 key=key,
-                clock=clock_state(),
+                read_clock=clock_state,
                 reflector=config.reflector,
                 own_host=None,
                 own_port=lambda: int(sock.getsockname()[1]),
@@ -207,7 +214,7 @@ class _Call(EchoProtocol):
             found.singletons,
             heard.replies,
             interval_seconds=self._config.interval_seconds,
-            stateful=numbered == "stateful",
+            stateful=numbered == "stateful" and found.directional_loss is not None,
         )
         if isinstance(ways, str):
             return dataclasses.replace(found, notes=(*found.notes, f"no opinion score: {ways}"))

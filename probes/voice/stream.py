@@ -20,6 +20,7 @@ from itertools import pairwise
 from nhip.jitter_buffer import Passage
 from nhip.measurement import Direction, Outcome, Singleton
 from nhip.statistics import NANOSECONDS_PER_SECOND
+from probes.stamp.directions import counted_anew
 from probes.stamp.heard import Reply
 
 # A far clock that was set jumps up by as much in one direction as it falls in the other. Smaller steps look
@@ -56,7 +57,8 @@ def take_apart(
     """The two directions, or in words why there are none.
 
     `replies` are all answers as they came, duplicates too; `stateful` says that their numbers are the
-    reflector's own. The singletons' delays are taken to be free of what the reflector held them.
+    reflector's own, which is not believed of numbers that are no single count. The singletons' delays are
+    taken to be free of what the reflector held them.
 
     A telephone sends evenly and a busy host does not, so each packet is set where it was due: at its number
     times `interval_seconds`, with the transit it had. What this host or the reflector stalled is then in
@@ -75,7 +77,8 @@ def take_apart(
         return "nothing came back"
     if (step_ns := _far_clock_step_ns([packet.times for packet in answered if packet.times])) is not None:
         return f"the far clock was set by about {step_ns / 1e6:.0f} ms during the test"
-    gaps = _split(packets, {reply.number for reply in replies}) if stateful else None
+    one_count = stateful and not counted_anew(replies)
+    gaps = _split(packets, {reply.number for reply in replies}) if one_count else None
     if gaps is None:
         gaps = _Gaps(
             frozenset(),

@@ -74,7 +74,7 @@ def test_a_name_ends_with_its_base_unit(metric: Metric) -> None:
         "sessions",
     ):
         assert metric.unit.rstrip("es") in metric.name or any(
-            word in metric.name for word in ("failures", "dropped", "evicted")
+            word in metric.name for word in ("failures", "dropped", "evicted", "errors")
         )
     else:
         assert stem(metric).endswith(endings), f"{metric.name} is in {metric.unit}"

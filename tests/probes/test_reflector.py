@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import socket
 import struct
 import threading
@@ -17,6 +18,7 @@ from nhip.clock import SystemClock
 from nhip.errors import CannotMeasureError
 from probes.packets import stamp
 from probes.reflector import Reflector
+from probes.reflector.stamped_socket import Request, StampedSocket
 from tests.lab.fake_clock import FakeClock
 from tests.lab.reflectors import ESTIMATE, client, request, running, until
 
@@ -324,3 +326,90 @@ def test_a_client_that_is_gone_does_not_stop_the_reflector(reflector: Reflector)
         with client(reflector) as sock:
             sock.send(request(sequence))
             assert stamp.unpack_reflector(sock.recv(2000)).sender_sequence == sequence
+
+
+# Faults of our own
+
+
+class FaultyClock(FakeClock):
+    """Raises when asked for the time, so many times."""
+
+    def __init__(self, faults: list[Exception]) -> None:
+        super().__init__(wall_ns=time.time_ns())
+        self._faults = faults
+
+    def mono_ns(self) -> int:
+        if self._faults:
+            raise self._faults.pop(0)
+        return super().mono_ns()
+
+
+def test_a_packet_that_meets_a_fault_of_ours_does_not_silence_the_reflector(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    faults: list[Exception] = [ValueError("one"), ValueError("two"), struct.error("three")]
+    with running(clock=FaultyClock(faults)) as reflector, client(reflector) as sock:
+        for sequence in range(4):
+            sock.send(request(sequence))
+        assert stamp.unpack_reflector(sock.recv(2000)).sender_sequence == 3
+        until(lambda: reflector.counters.reflected == 1)
+        counters = reflector.counters
+        assert (counters.received, counters.internal_errors) == (4, 3)
+        readings = {reading.name: reading.value for reading in reflector.readings()}
+        assert readings["nhip_reflector_internal_errors_total"] == 3
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError, struct.error]
+
+
+# The error queue
+
+
+def closed_peer(host: str) -> tuple[str, int]:
+    """An address where nobody listens."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((host, 0))
+        return host, int(sock.getsockname()[1])
+
+
+def test_whatever_is_in_the_error_queue_is_taken_out_though_no_departure_was_asked_for() -> None:
+    """An ICMP error that somebody asked the kernel to keep would else wake every poll, for ever."""
+    found = StampedSocket("127.0.0.1", 0, SystemClock())
+    found.open()
+    try:
+        found.sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+        poll = select.poll()
+        poll.register(found.sock, select.POLLIN)
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                found.sock.sendto(b"x", closed_peer("127.0.0.1"))
+            until(lambda: bool(poll.poll(0)))
+            # The twin: until it is taken out, poll returns at once each time.
+            assert all(ready & select.POLLERR for _ in range(10) for _fd, ready in poll.poll(0))
+            assert list(found.departures()) == []
+            with contextlib.suppress(OSError):
+                found.receive(100)
+            assert poll.poll(0) == []
+    finally:
+        found.close()
+
+
+def test_departures_are_told_once_each_whatever_came_between() -> None:
+    found = StampedSocket("127.0.0.1", 0, SystemClock())
+    found.open()
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            to = Request(b"", peer.getsockname(), 0, False)
+            told: list[int] = []
+            for number in range(5):
+                assert found.send(b"x", to, traffic_class=0, departure=True) == number
+                assert found.send(b"x", to, traffic_class=0, departure=False) is None
+
+                def all_told(sent: int = number + 1) -> bool:
+                    told.extend(number for number, _left_ns in found.departures())
+                    return len(told) == sent
+
+                until(all_told)
+                assert list(found.departures()) == []
+            assert told == list(range(5))
+    finally:
+        found.close()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ from nhip.clock import SystemClock
 from nhip.errors import ConfigError
 from probes.packets import stamp_auth, stamp_tlv
 from probes.packets.stamp_tlv import INTEGRITY
-from probes.reflector import Reflector, StampSection
+from probes.reflector import Reflector, ReflectorCounters, ReflectorSettings, StampSection
+from probes.reflector.responder import Responder
+from probes.reflector.stamped_socket import Request
 from tests.lab.fake_clock import FakeClock
 from tests.lab.peers import closed_port
 from tests.lab.reflectors import (
@@ -176,6 +179,77 @@ def test_freshness_understands_both_time_formats() -> None:
         client(reflector) as sock,
     ):
         asked(sock, ptp)
+
+
+# Replays after a session was forgotten
+
+
+class Replayer:
+    """A responder, and the packets put to it at times of our choosing, in seconds."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = FakeClock()
+        self.counters = ReflectorCounters()
+        self.responder = Responder(
+            ReflectorSettings(authenticated=True, keys=(KEY,), freshness_seconds=60, **settings),
+            packets_per_second=1e6,
+            clock=self.clock,
+            counters=self.counters,
+            address=("192.0.2.1", 862),
+        )
+
+    def put(self, octets: bytes, port: int = 5_000) -> bool | str:
+        """Whether it is answered, or why not."""
+        found = self.responder.answer(Request(octets, ("192.0.2.9", port), self.clock.wall_ns(), True, 64))
+        return found if isinstance(found, str) else True
+
+    def packet(self, *, ahead_seconds: float = 0, session_id: int = 5) -> bytes:
+        wall_ns = self.clock.wall_ns() + round(ahead_seconds * 1e9)
+        return signed(0, wall_ns=wall_ns, session_id=session_id)
+
+
+@pytest.mark.parametrize(("idle_seconds", "second"), [(120, "replayed"), (60, True)])
+def test_a_packet_from_the_future_cannot_be_replayed_while_it_is_fresh(
+    idle_seconds: float, second: bool | str
+) -> None:
+    """Sent by a clock a minute ahead it is fresh for two; the twin forgets the session after one."""
+    replayer = Replayer(session_idle_seconds=idle_seconds)
+    octets = replayer.packet(ahead_seconds=60)
+    assert replayer.put(octets) is True
+    replayer.clock.advance(119.9)
+    assert replayer.put(octets) == second
+    replayer.clock.advance(0.2)
+    assert replayer.put(octets) == "stale"
+
+
+def test_a_full_table_refuses_new_sessions_instead_of_forgetting_what_could_be_replayed() -> None:
+    replayer = Replayer(session_idle_seconds=600, most_sessions=16)
+    first = replayer.packet(session_id=1)
+    assert replayer.put(first) is True
+    for session_id in range(2, 100):
+        replayer.put(replayer.packet(session_id=session_id), port=session_id + 5_000)
+    assert replayer.put(replayer.packet(session_id=200)) == "no_room"
+    assert replayer.put(first) == "replayed", "it was not forgotten"
+    assert len(replayer.responder.sessions) == 16
+    replayer.clock.advance(121)
+    assert replayer.put(replayer.packet(session_id=200)) is True, "nothing of before is fresh any more"
+
+
+def test_without_a_window_the_table_forgets_and_the_packet_is_answered_again() -> None:
+    """The twin: nobody guards against replays, so the session silent longest goes."""
+    replayer = Replayer(session_idle_seconds=600, most_sessions=16, replay_window_packets=0)
+    first = replayer.packet(session_id=1)
+    assert replayer.put(first) is True
+    for session_id in range(2, 100):
+        assert replayer.put(replayer.packet(session_id=session_id)) is True
+    assert replayer.put(first) is True
+    assert replayer.counters.sessions_evicted > 80
+
+
+def test_a_busy_probe_with_a_key_may_have_an_eighth_of_the_table() -> None:
+    replayer = Replayer(session_idle_seconds=600, most_sessions=4_096)
+    answered = [replayer.put(replayer.packet(session_id=session_id)) for session_id in range(1, 600)]
+    assert answered == [True] * 512 + ["no_room"] * 87
 
 
 # Extensions

@@ -109,6 +109,14 @@ def test_an_answer_leaves_from_the_address_its_request_came_to(bound: str, host:
         assert sock.recvfrom(2_000)[1][0] == "127.0.0.1"
 
 
+def mark_with(sock: socket.socket, dscp: int) -> None:
+    """Have `sock` mark what it sends."""
+    if sock.family is socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, dscp << 2)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, dscp << 2)
+
+
 def received_mark(sock: socket.socket, octets: bytes) -> tuple[int, bytes]:
     """The mark an answer arrives with, and the answer."""
     six = sock.family is socket.AF_INET6
@@ -127,19 +135,37 @@ def test_an_answer_is_marked_as_asked_or_as_the_request_was(
     bound: str, host: str, honoured: bool, mark_back: int
 ) -> None:
     with running(bound, honour_dscp=honoured) as reflector, client(reflector, host) as sock:
-        six = sock.family is socket.AF_INET6
-        sock.setsockopt(
-            socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP,
-            socket.IPV6_TCLASS if six else socket.IP_TOS,
-            46 << 2,
-        )
+        mark_with(sock, 46)
         mark, answer = received_mark(sock, extended(stamp_tlv.class_of_service_wanted(34)))
         assert mark == mark_back
         (tlv,) = stamp_tlv.unpack(answer[44:])
         found = stamp_tlv.class_of_service(tlv.value)
         assert (found.dscp_wanted, found.dscp_received, found.refused) == (34, 46, not honoured)
         mark, _answer = received_mark(sock, request(1))
+        assert mark == 46, "nothing asked, so the answer is marked like its request"
+        mark_with(sock, 0)
+        mark, _answer = received_mark(sock, request(2))
         assert mark == 0, "the mark of one answer does not stay for the next"
+
+
+@pytest.mark.parametrize(("bound", "host"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")])
+@pytest.mark.parametrize("dscp", [0, 10, 46])
+def test_without_a_usable_extension_an_answer_is_marked_like_its_request(
+    bound: str, host: str, dscp: int
+) -> None:
+    """No extension at all, TWAMP, one cut off, and one that a broken signature makes worth nothing."""
+    wanted = stamp_tlv.class_of_service_wanted(34)
+    broken = stamp_tlv.pack([wanted, stamp_tlv.Tlv(stamp_tlv.Kind.HMAC, bytes(16))])
+    with running(bound) as reflector, client(reflector, host) as sock:
+        mark_with(sock, dscp)
+        plain = request(0)
+        for octets in (
+            plain,
+            plain[:14] + b"\xa5" * 30,
+            plain + stamp_tlv.pack([wanted])[:-1],
+            plain + broken,
+        ):
+            assert received_mark(sock, octets)[0] == dscp
 
 
 def test_an_ipv4_client_of_an_ipv6_socket_has_its_hop_limit_told() -> None:

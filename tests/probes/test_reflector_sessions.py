@@ -10,16 +10,31 @@ from hypothesis import strategies as st
 
 from probes.packets import stamp
 from probes.reflector.counters import ReflectorCounters
-from probes.reflector.sessions import Session, Sessions
+from probes.reflector.sessions import Key, Session, Sessions
 from tests.lab.fake_clock import FakeClock
 from tests.lab.reflectors import asked, client, request, running, until
 
 SECOND = 1_000_000_000
 
 
-def sessions(most: int = 3, idle_seconds: float = 10) -> tuple[Sessions, ReflectorCounters]:
+def sessions(
+    most: int = 3, idle_seconds: float = 10, *, most_per_client: int = 1_000, replayable_seconds: float = 0
+) -> tuple[Sessions, ReflectorCounters]:
     counters = ReflectorCounters()
-    return Sessions(most=most, idle_ns=round(idle_seconds * SECOND), counters=counters), counters
+    found = Sessions(
+        most=most,
+        most_per_client=most_per_client,
+        idle_ns=round(idle_seconds * SECOND),
+        counters=counters,
+        replayable_ns=round(replayable_seconds * SECOND),
+    )
+    return found, counters
+
+
+def of(found: Sessions, key: Key, now_ns: int) -> Session:
+    session = found.of(key, key[0], now_ns)
+    assert session is not None
+    return session
 
 
 # Number and age
@@ -27,39 +42,87 @@ def sessions(most: int = 3, idle_seconds: float = 10) -> tuple[Sessions, Reflect
 
 def test_the_session_silent_longest_is_forgotten_first() -> None:
     found, counters = sessions(most=3)
-    kept = [found.of(("a", port, 0), port) for port in range(3)]
-    assert found.of(("a", 0, 0), 10) is kept[0]
-    found.of(("a", 3, 0), 11)
+    kept = [of(found, ("a", port, 0), port) for port in range(3)]
+    assert of(found, ("a", 0, 0), 10) is kept[0]
+    of(found, ("a", 3, 0), 11)
     assert len(found) == 3
-    assert found.of(("a", 0, 0), 12) is kept[0]
-    assert found.of(("a", 2, 0), 13) is kept[2]
-    assert found.of(("a", 1, 0), 14) is not kept[1]
+    assert of(found, ("a", 0, 0), 12) is kept[0]
+    assert of(found, ("a", 2, 0), 13) is kept[2]
+    assert of(found, ("a", 1, 0), 14) is not kept[1]
     assert counters.sessions_evicted == 2
 
 
 def test_a_session_silent_for_too_long_begins_anew() -> None:
     found, counters = sessions(idle_seconds=10)
-    first = found.of(("a", 1, 0), 0)
-    assert found.of(("a", 1, 0), 10 * SECOND) is first
-    assert found.of(("a", 1, 0), 20 * SECOND + 1) is not first
+    first = of(found, ("a", 1, 0), 0)
+    assert of(found, ("a", 1, 0), 10 * SECOND) is first
+    assert of(found, ("a", 1, 0), 20 * SECOND + 1) is not first
     assert (counters.sessions_begun, counters.sessions_evicted, len(found)) == (2, 0, 1)
 
 
-def test_a_hundred_thousand_clients_fill_no_more_than_their_room() -> None:
-    found, counters = sessions(most=100)
+@pytest.mark.parametrize("most_per_client", [2, 1_000])
+def test_a_hundred_thousand_clients_fill_no_more_than_their_room(most_per_client: int) -> None:
+    found, counters = sessions(most=100, most_per_client=most_per_client)
     rng = random.Random(1)
     for now_ns in range(100_000):
-        found.of((f"192.0.2.{rng.randrange(256)}", rng.randrange(65_536), rng.randrange(65_536)), now_ns)
+        of(found, (f"192.0.2.{rng.randrange(256)}", rng.randrange(65_536), rng.randrange(65_536)), now_ns)
     assert len(found) == 100
     assert counters.sessions_evicted == counters.sessions_begun - 100
 
 
 def test_a_session_is_its_address_its_port_and_its_identifier() -> None:
     found, _counters = sessions()
-    one = found.of(("a", 1, 5), 0)
-    assert found.of(("a", 1, 6), 0) is not one
-    assert found.of(("a", 2, 5), 0) is not one
-    assert found.of(("a", 1, 5), 0) is one
+    one = of(found, ("a", 1, 5), 0)
+    assert of(found, ("a", 1, 6), 0) is not one
+    assert of(found, ("a", 2, 5), 0) is not one
+    assert of(found, ("a", 1, 5), 0) is one
+
+
+# One client and the others
+
+
+def kept_after_a_flood(found: Sessions) -> int:
+    """How many of twenty clients' sessions outlive ten thousand of one other client."""
+    others = [of(found, (f"client-{number}", 1, 0), number) for number in range(20)]
+    for number in range(10_000):
+        of(found, ("flood", number % 60_000, number), 100 + number)
+    return sum(
+        of(found, (f"client-{number}", 1, 0), 20_000) is session for number, session in enumerate(others)
+    )
+
+
+def test_one_client_cannot_have_the_sessions_of_others_forgotten() -> None:
+    found, _counters = sessions(most=200, most_per_client=64)
+    assert kept_after_a_flood(found) == 20
+    assert len(found) == 20 + 64
+
+
+def test_a_client_beyond_its_share_of_a_full_table_loses_its_own() -> None:
+    """Without a limit for each client; here the table is what is short."""
+    assert kept_after_a_flood(sessions(most=200, most_per_client=1_000)[0]) == 20
+
+
+def test_if_all_were_one_client_the_others_would_be_forgotten() -> None:
+    """The twin of both: what is counted by client is counted by nobody."""
+    found, _counters = sessions(most=200)
+    others = [found.of((f"client-{number}", 1, 0), "", number) for number in range(20)]
+    for number in range(10_000):
+        found.of(("flood", number, number), "", 100 + number)
+    kept = [found.of((f"client-{number}", 1, 0), "", 20_000) is one for number, one in enumerate(others)]
+    assert not any(kept)
+
+
+def test_where_packets_could_be_replayed_a_new_session_is_refused_and_none_forgotten() -> None:
+    found, counters = sessions(most=3, idle_seconds=600, replayable_seconds=120)
+    first = of(found, ("a", 1, 0), 0)
+    for port in (2, 3):
+        of(found, ("a", port, 0), 10 * SECOND)
+    assert found.of(("b", 1, 0), "b", 100 * SECOND) is None
+    assert of(found, ("a", 1, 0), 110 * SECOND) is first
+    assert counters.sessions_evicted == 0
+    # Those of 10 s are beyond any replay at 131 s, though not yet idle.
+    assert found.of(("b", 1, 0), "b", 131 * SECOND) is not None
+    assert (counters.sessions_evicted, len(found)) == (1, 3)
 
 
 # The replay window
@@ -170,3 +233,13 @@ def test_sessions_on_the_wire_are_bounded(host: str) -> None:
         until(lambda: reflector.counters.reflected == 9)
         assert reflector.sessions == 4
         assert reflector.counters.sessions_evicted == 5
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_one_client_on_the_wire_has_no_more_sessions_than_its_limit(host: str) -> None:
+    with running(host, most_sessions_per_client=8) as reflector, client(reflector, host) as sock:
+        for session_id in range(1, 30):
+            asked(sock, request(0, session_id=session_id))
+        until(lambda: reflector.counters.reflected == 29)
+        assert reflector.sessions == 8
+        assert stamp.unpack_reflector(asked(sock, request(1, session_id=29))).sequence == 1

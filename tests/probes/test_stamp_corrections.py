@@ -14,6 +14,7 @@ from probes.network import HostNetwork
 from probes.packets.stamp import ErrorEstimate
 from probes.stamp.corrections import corrected
 from probes.stamp.heard import Heard, OwnEnd, Reply
+from probes.stamp.own_clock import OwnClock
 from probes.stamp.probe import Stamp as StampProbe
 from probes.stamp.probe import StampConfig
 from tests.lab.reflectors import running
@@ -160,7 +161,9 @@ def ours(maximum_error_ns: int | None = 3_000, *, synchronised: bool | None = Tr
     return OwnEnd(clock=clock, host="127.0.0.1", reflector="any")
 
 
-def one(reply: Reply, own: OwnEnd, *, follow_ups: dict[int, int] | None = None) -> tuple[Singleton, int]:
+def one(
+    reply: Reply, own: OwnEnd, *, follow_ups: dict[int, int] | None = None, own_error_ns: int | None = 1
+) -> tuple[Singleton, int]:
     """A round trip of 10 ms from WALL_NS, corrected by `reply`, and how many one-way delays were left out."""
     sent = Stamp(WALL_NS, 5_000, StampSource.KERNEL)
     received = Stamp(WALL_NS + 10 * MS, 5_000 + 10 * MS, StampSource.KERNEL)
@@ -172,7 +175,7 @@ def one(reply: Reply, own: OwnEnd, *, follow_ups: dict[int, int] | None = None) 
         received=received,
         delay_ns=10 * MS - written_ns,
         delay_source=StampSource.KERNEL,
-        own_error_ns=1,
+        own_error_ns=own_error_ns,
     )
     heard = Heard(extended=True, replies=[reply], follow_ups=follow_ups or {})
     (found,), corrections = corrected([singleton], heard, own)
@@ -188,9 +191,103 @@ SYNCHRONISED = ErrorEstimate(synchronised=True, scale=12, multiplier=1)
 
 
 def test_one_way_delays_come_with_the_error_of_both_clocks() -> None:
-    found, _left_out = one(reply(4 * MS, 6 * MS, SYNCHRONISED), ours(3_000))
+    """And of our own stamps: 3,000 and 954 ns of the clocks, 1 of the stamps."""
+    follow_ups = {0: WALL_NS + 6 * MS}
+    found, _left_out = one(reply(4 * MS, 6 * MS, SYNCHRONISED), ours(3_000), follow_ups=follow_ups)
     delays = {one_way.direction: (one_way.delay_ns, one_way.error_ns) for one_way in found.one_way}
-    assert delays == {Direction.UP: (4 * MS, 3_954), Direction.DOWN: (4 * MS, 3_954)}
+    assert delays == {Direction.UP: (4 * MS, 3_955), Direction.DOWN: (4 * MS, 3_955)}
+
+
+def test_stamps_of_unknown_error_give_no_one_way_delay() -> None:
+    found, _left_out = one(reply(4 * MS, 6 * MS, SYNCHRONISED), ours(3_000), own_error_ns=None)
+    assert found.one_way == ()
+    assert found.delay_ns == 8 * MS
+
+
+@pytest.mark.parametrize("own_error_ns", [0, 1_000, 5_000_000])
+def test_the_error_of_our_stamps_is_part_of_a_one_way_delay_s(own_error_ns: int) -> None:
+    found, _left_out = one(reply(4 * MS, 6 * MS, SYNCHRONISED), ours(3_000), own_error_ns=own_error_ns)
+    assert [one_way.error_ns for one_way in found.one_way] == [3_954 + own_error_ns]
+
+
+def test_without_any_follow_up_nobody_knows_when_the_way_down_began() -> None:
+    found, _left_out = one(reply(4 * MS, 6 * MS, SYNCHRONISED), ours())
+    assert {one_way.direction for one_way in found.one_way} == {Direction.UP}
+
+
+def stream_of(
+    count: int, *, follow_ups: dict[int, int], wall_step_ns: int = 0
+) -> tuple[list[Singleton], Heard]:
+    """`count` round trips of 10 ms, one a second; our wall clock is set after the first of them."""
+    singletons, heard = [], Heard(extended=True, follow_ups=follow_ups)
+    for number in range(count):
+        mono_ns, wall_ns = 5_000 + number * 1000 * MS, WALL_NS + number * 1000 * MS
+        ours_ns = wall_ns + (wall_step_ns if number else 0)
+        singletons.append(
+            Singleton(
+                sequence=number,
+                outcome=Outcome.RECEIVED,
+                sent=Stamp(ours_ns, mono_ns, StampSource.KERNEL),
+                received=Stamp(ours_ns + 10 * MS, mono_ns + 10 * MS, StampSource.KERNEL),
+                delay_ns=8 * MS,
+                delay_source=StampSource.KERNEL,
+                own_error_ns=1,
+            )
+        )
+        heard.replies.append(Reply(number, number, wall_ns + 4 * MS, wall_ns + 6 * MS, SYNCHRONISED))
+    return singletons, heard
+
+
+def test_the_way_down_without_a_follow_up_may_be_wrong_by_the_worst_of_the_others() -> None:
+    follow_ups = {0: WALL_NS + 6 * MS + 40_000, 1: WALL_NS + 1006 * MS + 2 * MS}
+    singletons, heard = stream_of(3, follow_ups=follow_ups)
+    found, _corrections = corrected(singletons, heard, ours(3_000))
+    errors = [{one_way.direction: one_way.error_ns for one_way in kept.one_way} for kept in found]
+    assert errors[0] == errors[1] == {Direction.UP: 3_955, Direction.DOWN: 3_955}
+    assert errors[2] == {Direction.UP: 3_955, Direction.DOWN: 3_955 + 2 * MS}
+    assert found[2].own_error_ns == 1 + 2 * MS
+
+
+@pytest.mark.parametrize("step_ns", [50 * MS, -50 * MS, 3_600_000 * MS])
+def test_a_clock_of_ours_that_is_set_during_the_test_leaves_no_one_way_delay(step_ns: int) -> None:
+    singletons, heard = stream_of(4, follow_ups={}, wall_step_ns=step_ns)
+    found, corrections = corrected(singletons, heard, ours(3_000))
+    assert [kept.one_way for kept in found] == [()] * 4
+    assert corrections.own_clock_stepped
+    # The twin: a clock left alone.
+    singletons, heard = stream_of(4, follow_ups={})
+    assert all(kept.one_way for kept in corrected(singletons, heard, ours(3_000))[0])
+
+
+def test_a_clock_of_ours_that_moved_a_little_may_be_wrong_by_as_much() -> None:
+    singletons, heard = stream_of(4, follow_ups={}, wall_step_ns=200_000)
+    found, _corrections = corrected(singletons, heard, ours(3_000))
+    assert {one_way.error_ns for kept in found for one_way in kept.one_way} == {3_955 + 200_000}
+
+
+def test_the_worst_that_was_said_of_our_clock_during_the_test_counts() -> None:
+    said = iter([(True, 5), (True, 4), (True, 900), (True, 7), (False, 3)])
+
+    def read() -> ClockState:
+        synchronised, error_ns = next(said)
+        return ClockState(synchronised=synchronised, maximum_error_ns=error_ns)
+
+    clock = OwnClock(read)
+    assert clock.worst.maximum_error_ns == 5
+    assert clock.look(10 * 10**9)
+    assert not clock.look(10 * 10**9 + 999 * MS), "the kernel is asked once a second"
+    assert clock.look(11 * 10**9)
+    clock.ask()
+    assert (clock.worst.synchronised, clock.worst.maximum_error_ns) == (True, 900)
+    clock.ask()
+    assert (clock.worst.synchronised, clock.worst.maximum_error_ns) == (False, 900)
+
+
+def test_a_clock_nobody_could_ask_in_between_is_no_set_clock() -> None:
+    said = iter([ClockState(synchronised=True, maximum_error_ns=5), ClockState()])
+    clock = OwnClock(lambda: next(said))
+    clock.ask()
+    assert (clock.worst.synchronised, clock.worst.maximum_error_ns) == (None, None)
 
 
 def test_the_way_down_begins_at_the_true_departure() -> None:
@@ -222,7 +319,8 @@ def test_a_clock_that_does_not_say_it_is_set_gives_no_one_way_delay(
 def test_a_one_way_delay_below_zero_by_more_than_its_error_is_left_out() -> None:
     found, left_out = one(reply(-1 * MS, 1 * MS, SYNCHRONISED), ours(3_000))
     assert (found.one_way, left_out) == ((), 1)
-    found, left_out = one(reply(-3_000, 1 * MS, SYNCHRONISED), ours(3_000))
+    follow_ups = {0: WALL_NS + 1 * MS}
+    found, left_out = one(reply(-3_000, 1 * MS, SYNCHRONISED), ours(3_000), follow_ups=follow_ups)
     assert {one_way.delay_ns for one_way in found.one_way} == {-3_000, 9 * MS}
     assert left_out == 0
 

@@ -36,4 +36,24 @@ def test_the_longest_silent_client_is_forgotten_first() -> None:
     for client in ("a", "b", "a", "c"):
         buckets.take(client, 0)
     assert not buckets.take("a", 0), "a was remembered"
-    assert buckets.take("b", 0), "b was forgotten, so it has a full bucket"
+    assert buckets.take("b", 0), "b was forgotten, so it begins anew"
+
+
+def test_a_client_has_no_second_s_worth_again_by_having_its_bucket_pushed_out() -> None:
+    """Invented clients fill the table in between; the twin has room for all of them."""
+    crowded, roomy = TokenBuckets(100, most_clients=50), TokenBuckets(100, most_clients=50_000)
+    for buckets in (crowded, roomy):
+        assert taken(buckets, "a", 0, tries=200) == 100
+        for number in range(60):
+            taken(buckets, f"invented-{number}", 0, tries=1)
+    assert taken(crowded, "a", 0, tries=200) == 1
+    assert taken(roomy, "a", 0, tries=200) == 0, "it is remembered, and has used up what it had"
+    assert taken(roomy, "new", 0, tries=200) == 100
+    assert taken(crowded, "new", 0, tries=200) == 1
+
+
+def test_a_client_that_came_to_a_full_table_earns_as_any_other() -> None:
+    buckets = TokenBuckets(100, most_clients=1)
+    buckets.take("a", 0)
+    buckets.take("b", 0)
+    assert taken(buckets, "b", 1_000_000_000, tries=200) == 100

@@ -7,6 +7,7 @@ import dataclasses
 import random
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ from probes.voice.stream import NetworkDelay, TwoWays, take_apart
 from tests.lab.deaf_network import DeafNetwork
 from tests.lab.network import LabLink, lab_link, lab_of
 from tests.lab.peers import udp_peer
+from tests.lab.reflectors import running
 
 __all__ = ["lab_link", "lab_of"]
 
@@ -110,6 +112,45 @@ def scripted_reflector(
         yield port
 
 
+@contextlib.contextmanager
+def relay(host: str, far_port: int, marks: set[tuple[str, int]]) -> Iterator[int]:
+    """Passes packets on with the mark they came with, and notes it; gives its port."""
+    six = ":" in host
+    level, option, receive = (
+        (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, socket.IPV6_RECVTCLASS)
+        if six
+        else (socket.IPPROTO_IP, socket.IP_TOS, 13)  # IP_RECVTOS
+    )
+
+    def octet(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
+        return next(value[0] for _level, kind, value in ancillary if kind == option)
+
+    family = socket.AF_INET6 if six else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as near, socket.socket(family, socket.SOCK_DGRAM) as far:
+        for sock in (near, far):
+            sock.bind((host, 0))
+            sock.setsockopt(level, receive, 1)
+            sock.settimeout(0.5)
+
+        def pass_on() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    request, ancillary, _flags, peer = near.recvmsg(4096, 200)
+                    marks.add(("up", octet(ancillary) >> 2))
+                    far.setsockopt(level, option, octet(ancillary))
+                    far.sendto(request, (host, far_port))
+                    answer, ancillary, _flags, _far = far.recvmsg(4096, 200)
+                    marks.add(("down", octet(ancillary) >> 2))
+                    near.sendto(answer, peer)
+
+        thread = threading.Thread(target=pass_on)
+        thread.start()
+        try:
+            yield near.getsockname()[1]
+        finally:
+            thread.join()
+
+
 class TestPacket:
     @pytest.mark.parametrize(
         ("codec", "interval_seconds", "octets"),
@@ -131,10 +172,11 @@ class TestPacket:
         with scripted_reflector(requests=requests) as port:
             sample = measure(port, interval_seconds=0.02, count=2)
         assert [len(request) for request in requests] == [172, 172]
-        # RFC 8972: U flag, Follow-Up Telemetry (7), 16 octets; then Extra Padding (1).
-        assert requests[1][44:64] == bytes([0x80, 7, 0, 16]) + bytes(16)
-        assert requests[1][64:68] == bytes([0x80, 1, 0, 104])
-        assert requests[0][68:] == requests[1][68:] != bytes(104)
+        # RFC 8972: U flag, Class of Service (4) asking for EF, Follow-Up Telemetry (7), Extra Padding (1).
+        assert requests[1][44:52] == bytes([0x80, 4, 0, 4, 46 << 2, 0, 0, 0])
+        assert requests[1][52:72] == bytes([0x80, 7, 0, 16]) + bytes(16)
+        assert requests[1][72:76] == bytes([0x80, 1, 0, 96])
+        assert requests[0][76:] == requests[1][76:] != bytes(96)
         assert sample.octets_sent == 344
         assert sample.type_p.size_octets == 172
 
@@ -146,6 +188,20 @@ class TestPacket:
             measure(far.getsockname()[1], count=1)
             _data, ancillary, _flags, _peer = far.recvmsg(2048, 64)
         assert [octets[0] for _level, _kind, octets in ancillary] == [46 << 2]
+
+    @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+    @pytest.mark.parametrize("codec", ["g711_plc", "g729a"])
+    def test_is_marked_the_same_on_the_way_there_and_back(self, host: str, codec: str) -> None:
+        """A relay in between looks at the marks on the wire; G.729A has no room to ask for the one back."""
+        marks: set[tuple[str, int]] = set()
+        with running(host) as far, relay(host, far.address[1], marks) as port:
+            sample = measure(port, host, count=4, codec=codec, interval_seconds=0.02)
+        assert {singleton.outcome for singleton in sample.singletons} == {Outcome.RECEIVED}
+        assert marks == {("up", 46), ("down", 46)}
+        told = {name: sample.facts.get(name) for name in ("stamp_dscp_received", "stamp_dscp_returned")}
+        asked = codec == "g711_plc"
+        assert told["stamp_dscp_received"] == ("46" if asked else None)
+        assert told["stamp_dscp_returned"] == ("as_asked" if asked else None)
 
     def test_whose_speech_comes_back_changed_is_corrupt_and_not_heard(self) -> None:
         def answer(sock: socket.socket, request: bytes, peer: tuple[str, int]) -> None:
@@ -397,6 +453,19 @@ class TestTakenApart:
         found = parts({0: 0, 1: None, 2: 4_000_000_000})
         assert arrivals(found.up) == arrivals(found.down) == "x.x"
         assert found.counted_twice == 1
+
+    def test_a_reflector_that_begins_to_number_anew_is_not_believed(self) -> None:
+        """It forgot the session after four packets; the answers to the next two were lost on the way back."""
+        numbers = {0: 0, 1: 1, 2: 2, 3: 3, 4: None, 5: None, 6: 2, 7: 3, 8: 4, 9: 5}
+        found = parts(numbers)
+        assert found.counted_twice == 2
+        assert arrivals(found.up) == arrivals(found.down) == "xxxx..xxxx"
+        # Nor where no number comes twice: its own time went on while its numbers fell.
+        found = parts({0: 0, 1: None, 2: None, 3: 3, 4: None, 5: 1, 6: 2})
+        assert found.counted_twice == 3
+        # The twin: had it counted on, the two would have been lost on the way down alone.
+        found = parts({0: 0, 1: 1, 2: 2, 3: 3, 4: None, 5: None, 6: 6, 7: 7})
+        assert (arrivals(found.up), arrivals(found.down)) == ("xxxxxx", "xxxx..xx")
 
     def test_reordered_numbers_are_no_loss(self) -> None:
         found = parts({0: 0, 1: 2, 2: 1, 3: 3})
