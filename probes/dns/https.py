@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "application/dns-message"
 _BUFFER_OCTETS = 65_536
 _LONGEST_HEAD_OCTETS = 65_536
+# A server may send for ever what belongs to no answer: interim heads, pings, settings, padding.
+_MOST_OCTETS_BESIDE_ANSWER = 1_048_576
+_MOST_INTERIM_HEADS = 16
 # Of a frame's header: where its type stands, and that of SETTINGS (RFC 9113 sections 4.1 and 6.5).
 _TYPE_OCTET, _SETTINGS = 3, 4
 _CLOSED = "closed without an answer"
@@ -37,6 +40,8 @@ class Http2Channel:
         import h2.connection
         import h2.settings
 
+        from probes.http.http2 import Frames
+
         self._stream = stream
         self._config = config
         self._authority = authority
@@ -49,13 +54,19 @@ class Http2Channel:
             },
         )
         self._buffer = memoryview(bytearray(_BUFFER_OCTETS))
+        self._frames = Frames()
         self._begun = False
+        self._deaf = False
         self._stream_id = 0
         self._preface = b""
 
     def send(self, message: bytes) -> None:
         import h2.exceptions
 
+        if self._frames.leaving:
+            # Without an error the server only lets what was asked finish (RFC 9113 section 6.8).
+            raise StreamError(Outcome.RESET, _CLOSED)
+        self._frames.octets_beside_body = 0
         if not self._begun:
             # Preface, settings and the first question leave together; nothing has to be waited for.
             self._parser.initiate_connection()
@@ -82,42 +93,54 @@ class Http2Channel:
 
     def receive(self) -> bytes:
         import h2.events
-        import h2.exceptions
+
+        from probes.http.http2 import head_of
 
         body = bytearray()
-        status: int | None = None
-        anything = False
-        while True:
-            count = self._stream.receive_into(self._buffer)
-            if count == 0:
-                raise _closed_early(anything)
-            self._check_preface(self._buffer[:count])
-            try:
-                events = self._parser.receive_data(bytes(self._buffer[:count]))
-            except h2.exceptions.ProtocolError as error:
-                raise StreamError(Outcome.CORRUPT, f"no HTTP/2: {type(error).__name__}") from error
-            ended = False
-            for event in events:
-                if isinstance(event, h2.events.ResponseReceived) and event.stream_id == self._stream_id:
-                    fields = _text_fields(event.headers)
-                    status = int(fields.get(":status", "0"))
-                    _check_head(status, fields.get("content-type", ""))
+        answered = ended = False
+        interim = 0
+        while not ended:
+            for event in self._read(anything=answered):
+                ours = getattr(event, "stream_id", None) == self._stream_id
+                if isinstance(event, h2.events.ResponseReceived) and ours:
+                    head = head_of(list(event.headers or []))
+                    _check_head(head.status, head.fields.get("content-type", ""))
+                    answered = True
+                elif isinstance(event, h2.events.InformationalResponseReceived) and ours:
+                    interim += 1
+                    _check_interim(interim)
                 elif isinstance(event, h2.events.DataReceived):
-                    self._parser.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                    if event.stream_id == self._stream_id:
-                        body += event.data
-                        _check_length(len(body))
-                elif isinstance(event, h2.events.StreamEnded) and event.stream_id == self._stream_id:
+                    octets, part = (
+                        event.flow_controlled_length or 0,
+                        bytes(event.data or b"") if ours else b"",
+                    )
+                    self._parser.acknowledge_received_data(octets, event.stream_id or 0)
+                    self._frames.octets_beside_body += octets - len(part)
+                    body += part
+                    _check_length(len(body))
+                elif isinstance(event, h2.events.StreamEnded) and ours:
                     ended = True
                 elif not ended:
                     self._check_alive(event)
-            anything = anything or status is not None
-            if ended:
-                self._flush()
-                if status is None:
-                    raise StreamError(Outcome.CORRUPT, "no HTTP answer")
-                return bytes(body)
             self._flush()
+        if not answered:
+            raise StreamError(Outcome.CORRUPT, "no HTTP answer")
+        return bytes(body)
+
+    def _read(self, *, anything: bool) -> list[h2.events.Event]:
+        """What the server said next; `anything` tells whether its answer has begun."""
+        import h2.exceptions
+
+        count = self._stream.receive_into(self._buffer)
+        if count == 0:
+            raise _closed_early(anything)
+        self._check_preface(self._buffer[:count])
+        octets = self._frames.whole(bytes(self._buffer[:count]), self._stream_id)
+        _check_beside(self._frames.octets_beside_body)
+        try:
+            return self._parser.receive_data(octets)
+        except (h2.exceptions.ProtocolError, ValueError) as error:
+            raise StreamError(Outcome.CORRUPT, f"no HTTP/2: {type(error).__name__}") from error
 
     def _check_preface(self, octets: memoryview) -> None:
         """The server's first frame is SETTINGS (RFC 9113 section 3.4).
@@ -141,8 +164,16 @@ class Http2Channel:
 
     def _flush(self) -> None:
         """Send what the protocol itself has to say: acknowledged settings, pings, window updates."""
-        if octets := self._parser.data_to_send():
+        octets = self._parser.data_to_send()
+        if not octets or self._deaf:
+            return
+        try:
             self._stream.send(octets)
+        except StreamError as error:
+            # The server may have closed its reading end with the whole answer still on its way to us.
+            if error.outcome is not Outcome.RESET:
+                raise
+            self._deaf = True
 
 
 class Http1Channel:
@@ -160,6 +191,7 @@ class Http1Channel:
         self._buffer = memoryview(bytearray(_BUFFER_OCTETS))
         self._anything = False
         self._ended = False
+        self._octets = 0
 
     def send(self, message: bytes) -> None:
         import h11
@@ -178,14 +210,17 @@ class Http1Channel:
             # The answer before this one ended the connection ("Connection: close").
             raise StreamError(Outcome.RESET, _CLOSED) from error
         self._anything = False
+        self._octets = 0
         self._stream.send(octets or b"")
 
     def receive(self) -> bytes:
         import h11
 
         body = bytearray()
+        interim = 0
         while True:
             event = self._next_event()
+            _check_beside(self._octets - len(body))
             if isinstance(event, h11.Response):
                 _check_head(event.status_code, _text_fields(event.headers).get("content-type", ""))
             elif isinstance(event, h11.Data):
@@ -193,7 +228,10 @@ class Http1Channel:
                 _check_length(len(body))
             elif isinstance(event, h11.EndOfMessage):
                 return bytes(body)
-            elif not isinstance(event, h11.InformationalResponse):
+            elif isinstance(event, h11.InformationalResponse):
+                interim += 1
+                _check_interim(interim)
+            else:
                 raise _closed_early(self._anything)
 
     def _next_event(self) -> object:
@@ -214,6 +252,8 @@ class Http1Channel:
             # The end of the connection is the end of a body without a length (RFC 9112 section 6.3).
             self._ended = count == 0
             self._anything = self._anything or not self._ended
+            self._octets += count
+            _check_beside(self._octets - LONGEST_MESSAGE_OCTETS)
             self._parser.receive_data(bytes(self._buffer[:count]))
 
 
@@ -246,6 +286,16 @@ def _check_head(status: int, content_type: str) -> None:
     if found != MEDIA_TYPE:
         shown = "".join(letter if letter.isprintable() else "?" for letter in found)[:100]
         raise StreamError(Outcome.CORRUPT, f"content type {shown or 'missing'}")
+
+
+def _check_beside(octets: int) -> None:
+    if octets > _MOST_OCTETS_BESIDE_ANSWER:
+        raise StreamError(Outcome.CORRUPT, "no end of octets beside the answer")
+
+
+def _check_interim(heads: int) -> None:
+    if heads > _MOST_INTERIM_HEADS:
+        raise StreamError(Outcome.CORRUPT, "no end of interim answers")
 
 
 def _check_length(octets: int) -> None:

@@ -20,20 +20,22 @@ Both ends of a delay are the kernel's stamps over every transport, so that a bus
 Over UDP every question has its own socket, so its own source port, and a random id; an answer counts only
 when it comes from the address asked and repeats id and question. Anything else that arrives is ignored and
 counted in the notes. An answer after ``loss_threshold_seconds`` is ``late``, which is part of lost, and a
-second answer is a ``duplicate``; both are listened for while the test lasts, at most twice the threshold.
-Over the other transports questions follow one another: connecting may take the threshold, and so may the
-answer after that; then the attempt is ``lost`` and its connection closed, so that an answer can be ``late``
-only where this host was too busy to give up in time. An answer with another id or question is ``corrupt``
-there, because nobody but the server can have written it. TLS sessions are never resumed.
+second answer is a ``duplicate``, of which 16 are kept for each question; both are listened for while the test
+lasts, at most twice the threshold. Over the other transports questions follow one another: connecting may
+take the threshold, and so may the answer after that; then the attempt is ``lost`` and its connection closed,
+so that an answer can be ``late`` only where this host was too busy to give up in time. An answer with another
+id or question is ``corrupt`` there, because nobody but the server can have written it. TLS sessions are never
+resumed.
 
 **Outcomes.** Another code than ``expected_rcode`` is ``rejected`` with the code in the detail (``SERVFAIL``,
 ``REFUSED``, ...), except NOERROR where another is expected, which is ``corrupt``: a name that must not exist
 exists. A port unreachable or a refused connection is ``refused``; a connection that ends before the answer is
 ``reset``, one that ends in the middle of it ``truncated``; a failed handshake or certificate is
 ``tls_failed``; an HTTP status other than 2xx is ``rejected`` (redirects are not followed), another content
-type ``corrupt``. With ``expected_answers`` every record of the asked type at the end of the chain of aliases
-must be in that list, and there must be one, else the answer is ``corrupt``: somebody rewrites answers. A pool
-that gives a part of its addresses at a time passes.
+type ``corrupt``, and so is an answer of more than 256 records, and one that has no end. With
+``expected_answers`` every record of the asked type at the end of the chain of aliases must be in that list,
+and there must be one, else the answer is ``corrupt``: somebody rewrites answers. A pool that gives a part of
+its addresses at a time passes.
 
 **Facts and numbers.** ``rcode`` and how many answers had each (``dns_answers``); ``nsid``, the instance that
 answered (RFC 5001), all of them where there were several, and their number (``dns_server_instances``);
@@ -51,12 +53,13 @@ octets (RFC 8467, encrypted transports only). ``expected_rcode`` and ``expected_
 address, or what stands behind the type in a zone file; for TXT the plain text.
 
 Settings of the transport: ``retry_truncated`` asks again over TCP when a datagram's answer was truncated: the
-delay stays the datagrams', the outcome becomes that of the retry. ``reuse_connection`` keeps a connection for
-all questions; one that the server has closed in between is opened anew and noted. ``path`` and
-``http_method`` (POST, or GET, which caches on the way may answer) of HTTPS, which is HTTP/2 where the server
-offers it, else HTTP/1.1. ``server_name`` is whom the certificate must name, the target's host unless given;
-``ca_file`` holds the authorities to trust instead of the host's own, and ``verify_certificate`` = false
-trusts anybody.
+delay stays the datagrams', the outcome becomes that of the retry. A retry has until two thresholds after the
+latest question, and a test makes at most 100; the detail of the others says ``not retried``.
+``reuse_connection`` keeps a connection for all questions; one that the server has closed in between is opened
+anew and noted. ``path`` and ``http_method`` (POST, or GET, which caches on the way may answer) of HTTPS,
+which is HTTP/2 where the server offers it, else HTTP/1.1. ``server_name`` is whom the certificate must name,
+the target's host unless given; ``ca_file`` holds the authorities to trust instead of the host's own, and
+``verify_certificate`` = false trusts anybody.
 """
 
 from __future__ import annotations
@@ -64,10 +67,9 @@ from __future__ import annotations
 import ssl
 from typing import ClassVar
 
-from nhip.clock import clock_state
-from nhip.measurement import Method, Outcome, Sample, Singleton, Target, TypeP
-from nhip.statistics import worst_source
+from nhip.measurement import Method, Outcome, Sample, Singleton, Target
 from probes.api import ProbeContext
+from probes.attempts import Attempts
 from probes.dns import findings
 from probes.dns.answers import Answers
 from probes.dns.config import DnsConfig, Transport
@@ -77,7 +79,6 @@ from probes.dns.streamed import StreamQuestions, ask_again
 from probes.dns.udp import DatagramQuestions
 from probes.http.http1 import host_field
 from probes.line.way import WayWatch
-from probes.network import notes_on_name
 from probes.tls.context import HTTP_1_1, HTTP_2, client_context
 from probes.tls.findings import TlsFindings
 
@@ -109,17 +110,15 @@ class Dns:
         by_datagram = config.transport is Transport.UDP
         size_octets = len(make_question(config).octets)
         tls, tls_findings = self._tls(), TlsFindings(verify=config.verify_certificate)
-        started, clock = context.now(), clock_state()
+        test = Attempts.begin(target, context)
         port = target.port or DEFAULT_PORTS[config.transport]
-        address = context.network.resolve(target.host, port, timeout_seconds=config.loss_threshold_seconds)
-        way = WayWatch(context.network)
+        address = test.resolve(port, timeout_seconds=config.loss_threshold_seconds)
         answers = Answers(
             singletons=tuple(
                 Singleton(sequence=sequence, outcome=Outcome.NOT_RESOLVED) for sequence in range(config.count)
             )
         )
         if address is not None:
-            way.check(address)
             name = config.server_name or target.host
             connector = Connector(
                 config=config,
@@ -131,37 +130,26 @@ class Dns:
                 context=context,
                 phase_prefix="retry_" if by_datagram else "",
             )
-            answers = self._ask(connector, way)
+            answers = self._ask(connector, test.way)
             if any(singleton.outcome is Outcome.TLS_FAILED for singleton in answers.singletons):
                 alpn, seconds = _ALPN[config.transport], config.loss_threshold_seconds
                 tls_findings.look(address, name, context, alpn=alpn, seconds=seconds)
-        sample = Sample(
+        return test.sample(
+            answers.singletons,
             kind=self.kind,
             method=_METHODS[config.transport],
-            target=target,
-            type_p=TypeP(
-                protocol="udp" if by_datagram else "tcp",
-                ip_version=address.ip_version if address else None,
-                size_octets=size_octets if by_datagram else None,
-                destination_port=port,
-            ),
-            started=started,
-            ended=context.now(),
+            protocol="udp" if by_datagram else "tcp",
+            port=port,
+            address=address,
             loss_threshold_seconds=config.loss_threshold_seconds,
-            singletons=answers.singletons,
-            timestamp_source=worst_source(answers.singletons),
-            address=address.host if address else None,
-            source_address=context.network.source,
-            interface=context.network.interface,
-            clock=clock,
+            parameters=self._parameters(),
+            size_octets=size_octets if by_datagram else None,
             octets_sent=answers.octets_sent,
             octets_received=answers.octets_received,
-            parameters=self._parameters(),
             statistics=(*findings.numbers(answers, config), *tls_findings.statistics()),
             facts=findings.facts(answers, config) | tls_findings.facts(),
-            notes=(*answers.notes, *notes_on_name(context.network, target.host)),
+            notes=answers.notes,
         )
-        return way.confirmed(sample)
 
     def _ask(self, connector: Connector, way: WayWatch) -> Answers:
         config, context = self.config, connector.context
@@ -172,7 +160,7 @@ class Dns:
             connector.address,
             context,
             way,
-            retry=lambda question: ask_again(connector, question, config, context),
+            retry=lambda question, end_ns: ask_again(connector, question, config, context, end_ns),
         ).ask_all()
 
     def _tls(self) -> ssl.SSLContext | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ HEADER_OCTETS = 12
 LONGEST_MESSAGE_OCTETS = 65_535
 # RFC 8467 section 4.1: a padded question is a multiple of this long.
 _PADDED_TO_OCTETS = 128
+# What is asked here has some dozens at most. Reading thousands would keep the next question waiting.
+_MOST_RECORDS = 256
 
 TRUNCATED = "truncated"
 NO_RECORD = "no record of this type"
@@ -84,8 +87,10 @@ def judge(question: Question, octets: bytes, config: DnsConfig) -> Verdict | Non
 
     if len(octets) < HEADER_OCTETS or int.from_bytes(octets[:2], "big") != question.message.id:
         return None
+    _asked, *records = struct.unpack_from("!4H", octets, 4)
+    unread = sum(records) > _MOST_RECORDS
     try:
-        answer = dns.message.from_wire(octets, ignore_trailing=True)
+        answer = dns.message.from_wire(octets, ignore_trailing=True, question_only=unread)
     except (dns.exception.DNSException, ValueError):
         return Verdict(outcome=Outcome.CORRUPT, detail="malformed")
     if not answer.flags & dns.flags.QR:
@@ -94,6 +99,8 @@ def judge(question: Question, octets: bytes, config: DnsConfig) -> Verdict | Non
     without_question = answer.rcode() != dns.rcode.NOERROR and not answer.question
     if not without_question and not _same_question(question.message, answer, exact=config.mixed_case):
         return None
+    if unread:
+        return Verdict(outcome=Outcome.CORRUPT, detail=f"more than {_MOST_RECORDS} records")
     truncated = bool(answer.flags & dns.flags.TC)
     outcome, detail = _meaning(answer, config, truncated=truncated)
     return Verdict(

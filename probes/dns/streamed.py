@@ -7,6 +7,7 @@ finds it closed by the server in the meantime is asked again on a new one, once,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from nhip.measurement import Outcome, Phase, Singleton, Stamp, StampSource
@@ -21,6 +22,9 @@ from probes.line.way import WayWatch
 from probes.stamped_stream import StampedStream
 from probes.stream import StreamError
 from probes.timestamping import KERNEL_STAMP_ERROR_NS
+
+# A server may repeat an earlier answer for ever.
+_MOST_REPEATED = 16
 
 
 @dataclass(slots=True)
@@ -157,11 +161,13 @@ class StreamQuestions:
         connection.channel.send(question.octets)
         call_ns = context.clock.mono_ns() - handed_over.mono_ns
         written = connection.stream.written
-        while True:
+        for _ in range(_MOST_REPEATED + 1):
             octets = connection.channel.receive()
             read = context.now()
             if not self._is_repeated(octets, question, read):
                 break
+        else:
+            raise StreamError(Outcome.CORRUPT, "no end of repeated answers")
         self._stamp(attempt, connection.stream, handed_over, read, written, call_ns)
         query_ns = attempt.query_ns
         attempt.phases.append(Phase(f"{self.connector.phase_prefix}query", query_ns))
@@ -243,16 +249,27 @@ class StreamQuestions:
         )
 
 
-def ask_again(connector: Connector, question: Question, config: DnsConfig, context: ProbeContext) -> Retry:
-    """Ask `question` once more on a new connection, after an answer in a datagram came truncated."""
+def ask_again(
+    connector: Connector,
+    question: Question,
+    config: DnsConfig,
+    context: ProbeContext,
+    end_ns: Callable[[], int],
+) -> Retry | None:
+    """Ask `question` once more on a new connection, after an answer in a datagram came truncated.
+
+    `end_ns` tells when all retries of a test end; `None` when that, or its cancelling, left no time for one.
+    """
     phases: list[Phase] = []
     traffic = Traffic()
     threshold_ns = round(config.loss_threshold_seconds * NANOSECONDS_PER_SECOND)
+    if context.cancelled.is_set() or context.clock.mono_ns() >= end_ns():
+        return None
     try:
-        connection = connector.open(phases, traffic, context.clock.mono_ns() + threshold_ns)
+        connection = connector.open(phases, traffic, min(context.clock.mono_ns() + threshold_ns, end_ns()))
         with connection.stream as stream:
             sent_ns = context.clock.mono_ns()
-            stream.deadline_ns = sent_ns + threshold_ns
+            stream.deadline_ns = min(sent_ns + threshold_ns, end_ns())
             connection.channel.send(question.octets)
             octets = connection.channel.receive()
             query_ns = context.clock.mono_ns() - sent_ns

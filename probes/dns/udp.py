@@ -37,7 +37,7 @@ _RETRIES_AT_A_TIME = 8
 _MOST_RETRIES = 100
 # A retry has until so many thresholds after the latest question.
 _RETRY_FACTOR = 2
-# A resolver may send for ever. After so many datagrams of one socket, or so long, the plan is looked at again.
+# A resolver may send for ever: after so many datagrams of a socket, or so long, the plan is looked at again.
 _MOST_READ_AT_ONCE = 64
 _LONGEST_READING_NS = 2_000_000
 _MOST_DUPLICATES = 16
@@ -252,7 +252,9 @@ class DatagramQuestions:
         if len(self._retries) < _MOST_RETRIES and inquiry.sequence not in self._retries:
             # Beside the questions still to be asked: waiting for a connection here would make them late.
             self._pool = self._pool or ThreadPoolExecutor(_RETRIES_AT_A_TIME, "dns-retry")
-            self._retries[inquiry.sequence] = self._pool.submit(self.retry, inquiry.question, self._retries_end_ns)
+            self._retries[inquiry.sequence] = self._pool.submit(
+                self.retry, inquiry.question, self._retries_end_ns
+            )
 
     def _retries_end_ns(self) -> int:
         return self._latest_question_ns + _RETRY_FACTOR * self._ledger.loss_threshold_ns
@@ -320,6 +322,9 @@ class _WithoutPause:
     def sleep(self, seconds: float) -> None:
         """Return at once."""
 
+    def suspended_ns(self) -> int:
+        return self._clock.suspended_ns()
+
 
 def _called(singleton: Singleton, judged: Judged | None, retry: Retry | None) -> Singleton:
     """The singleton with what the answer said; the ledger knows only that a whole one came in time."""
@@ -328,7 +333,7 @@ def _called(singleton: Singleton, judged: Judged | None, retry: Retry | None) ->
     if singleton.outcome is Outcome.LATE:
         return replace(singleton, detail=judged.verdict.detail)
     outcome, detail, phases = judged.verdict.outcome, judged.verdict.detail, singleton.phases
-    if retry is not None:
+    if retry is not None and retry.outcome is not Outcome.NOT_SENT:
         phases = retry.phases
         outcome = retry.outcome if outcome is Outcome.RECEIVED else outcome
         detail = f"{TRUNCATED}, over TCP: {retry.detail or retry.outcome.value}"

@@ -63,7 +63,7 @@ class Http2Exchange:
         self._events: deque[h2.events.Event] = deque()
         self._id = 1
         self._read_ns = 0
-        self._frames = _Frames()
+        self._frames = Frames()
         self._answered = False
         self._deaf = False
 
@@ -168,7 +168,7 @@ class Http2Exchange:
         raise StreamError(Outcome.RESET, f"GOAWAY {_code_name(code)}")
 
 
-class _Frames:
+class Frames:
     """Cuts what arrives into frames (RFC 9113 section 4.1) before h2 reads them.
 
     ::
@@ -182,6 +182,8 @@ class _Frames:
     def __init__(self) -> None:
         self.octets_beside_body = 0
         """Octets of everything but the body's own, so far."""
+        self.leaving = False
+        """Whether the server said "no further ones": another request needs another connection."""
         self._rest = b""
 
     def whole(self, octets: bytes, stream_id: int) -> bytes:
@@ -199,7 +201,9 @@ class _Frames:
                 break
             if kind != _DATA or length == 0:
                 self.octets_beside_body += end - at
-            if not (kind == _GOAWAY and _lets_finish(data[at + _FRAME_HEAD_OCTETS : end], stream_id)):
+            if kind == _GOAWAY and _lets_finish(data[at + _FRAME_HEAD_OCTETS : end], stream_id):
+                self.leaving = True
+            else:
                 passed.append(data[at:end])
             at = end
         self._rest = data[at:]

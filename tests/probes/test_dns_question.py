@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 
 import dns.edns
 import dns.flags
@@ -250,6 +251,40 @@ def test_counts_that_promise_more_than_there_is_are_corrupt() -> None:
     config = config_of()
     question = make_question(config)
     assert judged(after_header(question, b"", answers=65_535), question, config).outcome is Outcome.CORRUPT
+
+
+def addresses(question: Question, records: int) -> bytes:
+    record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 0, 4)
+    return after_header(
+        question, b"".join(record + struct.pack("!I", i) for i in range(records)), answers=records
+    )
+
+
+def test_more_records_than_anybody_answers_are_not_read_and_256_are() -> None:
+    config = config_of()
+    question = make_question(config)
+    most = judged(addresses(question, 256), question, config)
+    assert (most.outcome, most.detail) == (Outcome.RECEIVED, "")
+    more = judged(addresses(question, 257), question, config)
+    assert (more.outcome, more.detail) == (Outcome.CORRUPT, "more than 256 records")
+    # An answer to somebody else stays one.
+    stranger = make_question(config_of(name="other.lab.example"))
+    octets = question.octets[:2] + addresses(stranger, 4000)[2:]
+    assert judge(question, octets, config) is None
+
+
+def test_the_longest_message_takes_no_longer_to_judge_than_256_records() -> None:
+    config = config_of()
+    question = make_question(config)
+
+    def seconds(octets: bytes) -> float:
+        begun = time.thread_time()
+        judge(question, octets, config)
+        return time.thread_time() - begun
+
+    longest, most = addresses(question, 4_000), addresses(question, 256)
+    assert len(longest) > 64_000
+    assert min(seconds(longest) for _ in range(5)) < min(seconds(most) for _ in range(5))
 
 
 @settings(max_examples=400, deadline=None)
