@@ -2,6 +2,14 @@
 
 A probe type says what one attempt is; here stand when each is due, what becomes of those that a cancelled
 test never made, and the fields of a sample that follow from the target, the network and the attempts.
+
+An attempt may take longer than the interval, because the network is slow. The next one begins when it ends,
+and all after it move back by as much: none is late by it, since only this host is ever late, and no burst
+makes up for it::
+
+    due    |0---------|1---------|2---------|3
+    done   |000|      |1111111111111111|2222|     |333|
+                                        ^ held back, and so are all that follow
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ from probes.line.way import WayWatch
 from probes.network import Address, notes_on_name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempts:
     """One test under way: when it began, and the watch over this host's way to the target."""
 
@@ -36,6 +44,7 @@ class Attempts:
     started: Stamp
     clock: ClockState
     way: WayWatch
+    _held_back_ns: int = 0
 
     @classmethod
     def begin(cls, target: Target, context: ProbeContext) -> Attempts:
@@ -54,18 +63,23 @@ class Attempts:
     ) -> tuple[Singleton, ...]:
         """The singletons of `count` attempts that begin `interval_seconds` apart, the first of them now.
 
-        An attempt that outlasts the interval delays the next one, which is then late by so much; none is left
-        out, and none runs beside another. What a cancelled test did not begin is ``not_sent``.
+        An attempt that outlasts the interval holds back all after it; none is left out, and none runs beside
+        another. ``send_lag_ns`` is how long after it was due, or after the one before had ended, this host
+        began. What a cancelled test did not begin is ``not_sent``.
         """
-        begin_ns = self.context.clock.mono_ns()
+        clock = self.context.clock
+        begin_ns = ready_ns = clock.mono_ns()
         made = []
         for sequence in range(count):
-            due_ns = begin_ns + round(sequence * interval_seconds * NANOSECONDS_PER_SECOND)
+            planned_ns = begin_ns + round(sequence * interval_seconds * NANOSECONDS_PER_SECOND)
+            self._held_back_ns = max(self._held_back_ns, ready_ns - planned_ns)
+            due_ns = planned_ns + self._held_back_ns
             if not self.context.wait_until(due_ns):
                 made.append(Singleton(sequence=sequence, outcome=Outcome.NOT_SENT, detail="cancelled"))
                 continue
-            lag_ns = max(0, self.context.clock.mono_ns() - due_ns)
+            lag_ns = max(0, clock.mono_ns() - due_ns)
             singleton = attempt(sequence)
+            ready_ns = clock.mono_ns()
             if singleton.send_lag_ns is None and singleton.outcome is not Outcome.NOT_SENT:
                 singleton = replace(singleton, send_lag_ns=lag_ns)
             made.append(singleton)
@@ -115,6 +129,12 @@ class Attempts:
             parameters=parameters,
             statistics=tuple(statistics),
             facts=facts or {},
-            notes=(*notes, *notes_on_name(network, self.target.host)),
+            notes=(*notes, *self._notes(), *notes_on_name(network, self.target.host)),
         )
         return self.way.confirmed(sample)
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self._held_back_ns:
+            return ()
+        seconds = self._held_back_ns / NANOSECONDS_PER_SECOND
+        return (f"attempts took longer than the interval: the plan was moved back by {seconds:.3f} s",)

@@ -73,6 +73,8 @@ class Dialler:
     way: WayWatch
     race: bool = False
     delay_seconds: float = 0.25
+    _candidates: tuple[Address, ...] = ()
+    """Those of the test's first connection."""
     _won: list[Address] = field(default_factory=list)
     _took_ns: dict[int, list[int]] = field(default_factory=lambda: {4: [], 6: []})
     _failures: dict[int, str] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Dialler:
         """
         network = self.context.network
         if not self.race:
+            # The first that this host has a way to: behind its resolver may lie IPv6 that its line lacks.
             address = network.resolve(host, port, timeout_seconds=timeout_seconds)
             if address is None:
                 return ()
@@ -106,6 +109,7 @@ class Dialler:
 
     def connect(self, addresses: Sequence[Address], deadline_ns: int) -> Connected:
         """The first connection made to any of `addresses`; DialError with the fate when none was."""
+        self._candidates = self._candidates or tuple(addresses)
         contest = _Contest(self.context, addresses, round(self.delay_seconds * NANOSECONDS_PER_SECOND))
         try:
             won = contest.run(deadline_ns)
@@ -124,8 +128,8 @@ class Dialler:
         self._note(contest)
         return won
 
-    def compare(self, addresses: Sequence[Address], deadline_ns: int) -> None:
-        """Connect by the IP version no race of this test has tried; after a race, so as not to disturb it.
+    def compare(self, timeout_seconds: float) -> None:
+        """Connect by the IP version no race of this test has tried; after the last attempt, to disturb none.
 
         One connection in a whole test: without it the slower version would have no figure where the
         faster one always answers within the delay.
@@ -133,11 +137,12 @@ class Dialler:
         if not self.race or self.context.cancelled.is_set():
             return
         tried = {version for version in (4, 6) if self._took_ns[version] or version in self._failures}
-        for address in addresses:
+        for address in self._candidates:
             if address.ip_version not in tried:
                 contest = _Contest(self.context, (address,), 0)
+                timeout_ns = round(timeout_seconds * NANOSECONDS_PER_SECOND)
                 try:
-                    made = contest.run(deadline_ns)
+                    made = contest.run(self.context.clock.mono_ns() + timeout_ns)
                     made.sock.close()
                     self._connected(made)
                 except StreamError:

@@ -48,7 +48,8 @@ class Opener:
     dialler: Dialler
     findings: TlsFindings
     alpn: Sequence[str]
-    look_seconds: float
+    _refused: list[tuple[Address, str]] = field(default_factory=list)
+    """Where handshakes failed, each with the server's name."""
 
     def resolve(self, host: str, port: int, deadline_ns: int, progress: Progress) -> tuple[Address, ...]:
         """Where to connect to; the phase ``dns`` is only there when `host` is a name."""
@@ -88,24 +89,48 @@ class Opener:
             if tls is not None:
                 begun_ns = clock.mono_ns()
                 stream.start_tls(tls, server_name=server_name)
-                ended = stream.read_at()
+                ended = self.context.now()
                 left = stream.departure(1, begun_ns)  # of the first octet, and so of the ClientHello
-                progress.phases.append(Phase("tls", ended.mono_ns - (left.mono_ns if left else begun_ns)))
-                progress.received = ended
+                left_ns, progress.received = handshake_times(begun_ns, left, stream.arrival, ended)
+                progress.phases.append(Phase("tls", max(0, progress.received.mono_ns - left_ns)))
                 if session := stream.tls_session():
                     self.findings.agreed(session, server_name)
         except StreamError as error:
             stream.close()
             if is_tls_failure(error):
                 self.findings.failed(error.detail, server_name)
-                self.findings.look(
-                    made.address, server_name, self.context, alpn=self.alpn, seconds=self.look_seconds
-                )
+                self._refused.append((made.address, server_name))
             raise
         except BaseException:
             stream.close()
             raise
         return stream
+
+    def look_back(self, timeout_seconds: float) -> None:
+        """What no attempt showed: the other IP version's time, and whom a failed handshake was with.
+
+        A connection each at most, and so after the last attempt: within one they would make it outlast its
+        end, and would hold back the next.
+        """
+        self.dialler.compare(timeout_seconds)
+        if self._refused and not self.context.cancelled.is_set():
+            address, name = self._refused[0]
+            self.findings.look(address, name, self.context, alpn=self.alpn, seconds=timeout_seconds)
+
+
+def handshake_times(
+    begun_ns: int, left: Stamp | None, arrived: Stamp | None, ended: Stamp
+) -> tuple[int, Stamp]:
+    """When a handshake began and when it ended: by the kernel as far as its stamps fit each other.
+
+    `begun_ns` and `ended` are when this program began and was done. A stamp outside of these is of other
+    octets, or from before a step of the wall clock, and counts for nothing.
+    """
+    if arrived is None or not begun_ns <= arrived.mono_ns <= ended.mono_ns:
+        arrived = ended
+    if left is None or left.mono_ns > arrived.mono_ns:
+        return begun_ns, arrived
+    return left.mono_ns, arrived
 
 
 def is_address(host: str) -> bool:

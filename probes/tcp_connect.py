@@ -6,12 +6,13 @@ lengthen it. When the SYN had to be repeated nobody knows which one was answered
 then the whole time the connection took, as the subscriber feels it, and the detail says so. A refused port is
 an answer of the far end: it is reported as ``refused`` and counts neither as received nor as lost.
 
-The address is the first that the host's resolver gives. With ``happy_eyeballs`` a name's IPv6 and IPv4
-addresses race as in a browser (RFC 8305): the second begins ``happy_eyeballs_delay_seconds`` after the first,
-or at once when the first fails, and the first to connect wins. The phase ``happy_eyeballs`` is the time the
-winner had to wait for its turn, ``tcp`` its own handshake; the fact ``happy_eyeballs`` names the winner, and
-``tcp_connect_ipv4`` and ``tcp_connect_ipv6`` what each took. When no race had to try the second one, one
-further connection after the first attempt finds out.
+The address is the first that the host's resolver gives and to which there is a way by the task's line. With
+``happy_eyeballs`` a name's IPv6 and IPv4 addresses race as in a browser (RFC 8305): the second begins
+``happy_eyeballs_delay_seconds`` after the first, or at once when the first fails, and the first to connect
+wins. The phase ``happy_eyeballs`` is the time the winner had to wait for its turn, ``tcp`` its own handshake;
+the fact ``happy_eyeballs`` names the winner, and ``tcp_connect_ipv4`` and ``tcp_connect_ipv6`` what each
+took. When no race had to try the second one, one further connection after the last attempt finds out, for as
+long as an attempt at most.
 
 Settings: ``count`` attempts, ``interval_seconds`` apart, each given up after ``loss_threshold_seconds``;
 ``happy_eyeballs``, ``happy_eyeballs_delay_seconds``.
@@ -73,6 +74,7 @@ class TcpConnect:
             config.interval_seconds,
             lambda sequence: self._attempt(sequence, addresses, context, dialler),
         )
+        dialler.compare(config.loss_threshold_seconds)
         return attempts.sample(
             singletons,
             kind=self.kind,
@@ -103,7 +105,6 @@ class TcpConnect:
             detail = "" if error.outcome is Outcome.LOST else error.detail
             return Singleton(sequence=sequence, outcome=error.outcome, sent=error.begun, detail=detail)
         made.sock.close()
-        dialler.compare(addresses, made.begun.mono_ns + threshold_ns)
         repeated, by_kernel = made.handshake.retransmitted_segments, made.round_trip_ns is not None
         return Singleton(
             sequence=sequence,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -65,16 +64,3 @@ def followed(place: Place, location: str, *, allow_downgrade: bool) -> Place:
     if len(path) > _LONGEST_PATH or not path.startswith("/"):
         raise RedirectRefusedError("redirect to a path of no usual form")
     return Place(tls, host, port or (DEFAULT_TLS_PORT if tls else DEFAULT_PORT), path)
-
-
-def leads_inside(first: str, then: str) -> bool:
-    """Whether a redirect leads from a public address to one that only exists here.
-
-    A server of the Internet must not be able to make a probe knock at its own host, at its operator's
-    routers or at a cloud's metadata service.
-    """
-    return _is_public(first) and not _is_public(then)
-
-
-def _is_public(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_global

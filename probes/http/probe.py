@@ -29,9 +29,16 @@ Redirects are not followed by default: where one leads is in the detail. With ``
 are, each over a connection of its own by the same interface, with a look-up of its own; all within one
 ``loss_threshold_seconds``. The phases are then those of the last connection and ``redirects`` is the time
 everything before it took; the detail tells each redirect with its time. From https to http only with
-``allow_downgrade``, and never from a public address to a private one.
+``allow_downgrade``, and never further in than the server is that sends there: from a public address to no
+private one, from a private one not to this host's own.
 
-Over TLS the certificate is checked, and its facts and expiry are told, as by the kind ``tls``.
+The facts ``http_status``, ``final_url`` and ``alt_svc`` are those of the last attempt that got an answer,
+``redirects`` is how many the last attempt followed; what each attempt met is in its detail. The heads of an
+answer may take 65 536 octets.
+
+Over TLS the certificate is checked, and its facts and expiry are told, as by the kind ``tls``: where no
+handshake showed them, by one further connection. That one, and that of ``happy_eyeballs`` to the other IP
+version, follow the last attempt, and each takes as long as an attempt at most.
 
 Settings beside these: ``count`` attempts ``interval_seconds`` apart, each ended after
 ``loss_threshold_seconds`` in all; ``tls``, ``server_name`` (the target's host by default),
@@ -90,14 +97,16 @@ class Http:
         if config.tls or config.redirects:
             tls = client_context(config.ca_file, verify=config.verify_certificate, alpn=config.alpn)
         findings = TlsFindings(verify=config.verify_certificate)
+        opener = Opener(context, dialler, findings, config.alpn)
         visits = Visits(
             config,
-            Opener(context, dialler, findings, config.alpn, config.loss_threshold_seconds),
+            opener,
             tls,
             start=Place(config.tls, target.host, port, config.path),
             server_name=config.server_name or target.host,
         )
         singletons = attempts.make(config.count, config.interval_seconds, visits.attempt)
+        opener.look_back(config.loss_threshold_seconds)
         return attempts.sample(
             singletons,
             kind=self.kind,

@@ -109,7 +109,7 @@ class QuicChannel:
     def next_event(self) -> QuicEvent:
         """The next thing that happened, after sending whatever the protocol owes."""
         while True:
-            self._check()
+            self.check()
             event = self.protocol.next_event()
             if isinstance(event, ConnectionTerminated):
                 raise StreamError(*self._fate(event))
@@ -187,7 +187,8 @@ class QuicChannel:
         if timer is not None and self._now() >= timer:
             self.protocol.handle_timer(now=self._now())
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Return before the deadline and while the test is not cancelled; StreamError otherwise."""
         if self._cancelled.is_set():
             raise StreamError(Outcome.NOT_SENT, "cancelled")
         if self._clock.mono_ns() >= self._deadline_ns:
@@ -195,6 +196,7 @@ class QuicChannel:
 
     def _read(self) -> None:
         for _ in range(_MOST_AT_ONCE):
+            self.check()  # a datagram may hold thousands of frames
             try:
                 found = self._stamps.receive(self._sock, _LONGEST_DATAGRAM_OCTETS)
             except BlockingIOError:

@@ -23,10 +23,11 @@ from probes.http.config import HttpConfig
 from probes.http.content import ContentCheck
 from probes.http.http1 import Exchange as Http1Exchange
 from probes.http.http1 import Head
-from probes.http.place import REDIRECTS, Place, RedirectRefusedError, followed, leads_inside
+from probes.http.place import REDIRECTS, Place, RedirectRefusedError, followed
+from probes.http.reach import step_refused
 from probes.network import Address
 from probes.opening import Opener, Progress
-from probes.stream import Stream, StreamError
+from probes.stream import TIMED_OUT, Stream, StreamError
 from probes.tls.context import HTTP_2
 
 _LONGEST_LOCATION, _LONGEST_DETAIL = 120, 600
@@ -68,7 +69,7 @@ class Visits:
         clock = self.opener.context.clock
         begun_ns = clock.mono_ns()
         deadline_ns = begun_ns + round(self.config.loss_threshold_seconds * NANOSECONDS_PER_SECOND)
-        trail = _Trail(begun_ns)
+        trail = _Trail(begun_ns, deadline_ns)
         place: Place | None = self.start
         outcome, detail = Outcome.RECEIVED, ""
         try:
@@ -76,8 +77,8 @@ class Visits:
                 progress = Progress()
                 self.made.append(progress)
                 trail.enter(progress, clock.mono_ns())
-                addresses = self._addresses(place, deadline_ns, progress, trail)
-                outcome, detail, place = self._ask(place, addresses, deadline_ns, progress, trail)
+                addresses = self._addresses(place, trail)
+                outcome, detail, place = self._ask(place, addresses, trail)
                 if place is not None:
                     trail.leave(detail, clock.mono_ns())
         except StreamError as error:
@@ -85,8 +86,6 @@ class Visits:
             if outcome is Outcome.LOST and trail.progress.received is not None:
                 outcome = Outcome.TRUNCATED
         self._note(trail)
-        if trail.addresses:
-            self.opener.dialler.compare(trail.addresses, deadline_ns)
         return Singleton(
             sequence=sequence,
             outcome=outcome,
@@ -99,65 +98,58 @@ class Visits:
         )
 
     def _note(self, trail: _Trail) -> None:
-        if trail.addresses:
-            self.first_addresses.append(trail.progress_of_first().address or trail.addresses[0])
+        if address := trail.first.address:
+            self.first_addresses.append(address)
         if self.config.redirects:
             self.facts["redirects"] = str(len(trail.told))
 
-    def _addresses(
-        self, place: Place, deadline_ns: int, progress: Progress, trail: _Trail
-    ) -> tuple[Address, ...]:
-        if not trail.addresses:
-            trail.addresses = self.opener.resolve(place.host, place.port, deadline_ns, progress)
-            return trail.addresses
-        first = trail.addresses[0]
+    def _addresses(self, place: Place, trail: _Trail) -> tuple[Address, ...]:
+        before = trail.address_before
+        if before is None:
+            return self.opener.resolve(place.host, place.port, trail.deadline_ns, trail.progress)
+        clock = self.opener.context.clock
         try:
-            addresses = self.opener.resolve(place.host, place.port, deadline_ns, progress)
+            addresses = self.opener.resolve(place.host, place.port, trail.deadline_ns, trail.progress)
         except CannotMeasureError as error:
             # Where a server sends us is its affair, unless this host's own line is dead by now.
-            self.opener.dialler.way.check(first)
+            self.opener.dialler.way.check(before)
             raise StreamError(Outcome.UNREACHABLE, f"redirect to {place.host}: {error.what}") from error
-        if any(leads_inside(first.host, address.host) for address in addresses):
-            raise StreamError(Outcome.REJECTED, "redirect from a public address to one that is not")
+        except StreamError as error:
+            if error.outcome is Outcome.NOT_RESOLVED and clock.mono_ns() >= trail.deadline_ns:
+                # The redirects before had used up the time; of the name nothing is known.
+                raise StreamError(Outcome.LOST, TIMED_OUT) from error
+            raise
+        for address in addresses:
+            if refusal := step_refused(before.host, address.host):
+                raise StreamError(Outcome.REJECTED, refusal)
         return addresses
 
     def _ask(
-        self,
-        place: Place,
-        addresses: tuple[Address, ...],
-        deadline_ns: int,
-        progress: Progress,
-        trail: _Trail,
+        self, place: Place, addresses: tuple[Address, ...], trail: _Trail
     ) -> tuple[Outcome, str, Place | None]:
         """What became of the request, in words, and where the answer leads if it is to be followed."""
         name = self.server_name if place.host == self.start.host else place.host
         if self.config.http_version == "http3":
-            return self._ask_over_quic(place, name, addresses[0], deadline_ns, progress, trail)
-        tls = self.tls if place.tls else None
-        with self.opener.open(addresses, name, tls, deadline_ns, progress) as stream:
+            return self._ask_over_quic(place, name, addresses[0], trail)
+        tls, progress = self.tls if place.tls else None, trail.progress
+        with self.opener.open(addresses, name, tls, trail.deadline_ns, progress) as stream:
             try:
-                return self._exchange(place, name, self._speaker(stream, place), progress, trail)
+                return self._exchange(place, name, self._speaker(stream, place), trail)
             finally:
                 progress.octets_sent = stream.octets_sent
                 progress.octets_received = stream.octets_received
 
     def _ask_over_quic(
-        self,
-        place: Place,
-        name: str,
-        address: Address,
-        deadline_ns: int,
-        progress: Progress,
-        trail: _Trail,
+        self, place: Place, name: str, address: Address, trail: _Trail
     ) -> tuple[Outcome, str, Place | None]:
         quic, http3 = http3_modules()
-        context = self.opener.context
+        context, progress = self.opener.context, trail.progress
         if not place.tls:
             raise StreamError(Outcome.REJECTED, "redirect to http, which HTTP/3 does not speak")
         channel = quic.QuicChannel(
             context.network.udp(address.family),
             clock=context.clock,
-            deadline_ns=deadline_ns,
+            deadline_ns=trail.deadline_ns,
             cancelled=context.cancelled,
             server_name=name,
             alpn=http3.ALPN,
@@ -173,7 +165,7 @@ class Visits:
                     progress.phases.append(Phase("quic", max(0, took_ns)))
                 if session := channel.session():
                     self.opener.findings.agreed(session, name)
-                return self._exchange(place, name, http3.Http3Exchange(channel), progress, trail)
+                return self._exchange(place, name, http3.Http3Exchange(channel), trail)
             except StreamError as error:
                 if error.outcome is Outcome.TLS_FAILED:
                     self.opener.findings.failed(error.detail, name, channel.session())
@@ -197,9 +189,9 @@ class Visits:
         return Http1Exchange(stream, clock)
 
     def _exchange(
-        self, place: Place, name: str, exchange: Exchange, progress: Progress, trail: _Trail
+        self, place: Place, name: str, exchange: Exchange, trail: _Trail
     ) -> tuple[Outcome, str, Place | None]:
-        config, context = self.config, self.opener.context
+        config, context, progress = self.config, self.opener.context, trail.progress
         self._versions.add(exchange.version)
         self.facts["http_version"] = ", ".join(sorted(self._versions))
         asked = replace(place, host=name)
@@ -269,11 +261,10 @@ class Visits:
 class _Trail:
     """The connections of one attempt, in order."""
 
-    def __init__(self, begun_ns: int) -> None:
+    def __init__(self, begun_ns: int, deadline_ns: int) -> None:
+        self.deadline_ns = deadline_ns
         self.told: list[str] = []
         """Each redirect followed, in words."""
-        self.addresses: tuple[Address, ...] = ()
-        """Of the first place."""
         self.progress = Progress()
         self._all: list[Progress] = []
         self._begun_ns = begun_ns
@@ -287,8 +278,15 @@ class _Trail:
     def leave(self, detail: str, now_ns: int) -> None:
         self.told.append(f"{detail} ({(now_ns - self._entered_ns) / 1e6:.1f} ms)")
 
-    def progress_of_first(self) -> Progress:
+    @property
+    def first(self) -> Progress:
+        """The connection to the target itself."""
         return self._all[0]
+
+    @property
+    def address_before(self) -> Address | None:
+        """Where the connection stood over which we were sent on; `None` at the first."""
+        return self._all[-2].address if len(self._all) > 1 else None
 
     def phases(self) -> tuple[Phase, ...]:
         """Those of the last connection, after the time all redirects before it took together."""

@@ -2,7 +2,7 @@
 
 A handshake that fails shows nothing: the library drops the certificate it refused. One further connection
 then looks at the server without checking anything and is closed at once; nothing is asked over it. So an
-expired certificate still has its date. There is at most one such look in a test.
+expired certificate still has its date. There is at most one such look in a test, after its last attempt.
 """
 
 from __future__ import annotations

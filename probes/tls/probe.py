@@ -13,9 +13,10 @@ that is too old, no TLS at all. A server that accepts the connection and then sa
 The facts are those of the server's own certificate (the chain above it is checked and not reported):
 ``tls_version``, ``tls_cipher``, ``alpn``, ``certificate_verified``, ``certificate_subject``, ``..._issuer``,
 ``..._names``, ``..._name_matches``, ``..._not_before``, ``..._not_after``; the statistic
-``certificate_expiry_timestamp`` is the last as Unix time. After a failed handshake one further connection,
-which checks nothing and is closed at once, finds them out: an expired certificate has a date too. A handshake
-carries no octets of anybody's; its own, four to eight thousand, are in the interface's counters.
+``certificate_expiry_timestamp`` is the last as Unix time. Where a handshake failed and none succeeded, one
+further connection, which checks nothing and is closed at once, finds them out: an expired certificate has a
+date too. It follows the last attempt, and takes as long as an attempt at most, and 5 seconds at most. A
+handshake carries no octets of anybody's; its own, four to eight thousand, are in the interface's counters.
 
 Settings: ``count`` attempts ``interval_seconds`` apart, each ended after ``loss_threshold_seconds`` in all;
 ``server_name`` (the target's host by default), ``verify_certificate``, ``ca_file`` (certificates to trust
@@ -87,7 +88,7 @@ class Tls:
             delay_seconds=config.happy_eyeballs_delay_seconds,
         )
         findings = TlsFindings(verify=config.verify_certificate)
-        opener = Opener(context, dialler, findings, config.alpn, config.loss_threshold_seconds)
+        opener = Opener(context, dialler, findings, config.alpn)
         made: list[Progress] = []
 
         def attempt(sequence: int) -> Singleton:
@@ -95,6 +96,7 @@ class Tls:
             return self._attempt(sequence, target, port, tls, opener, made[-1])
 
         singletons = attempts.make(config.count, config.interval_seconds, attempt)
+        opener.look_back(config.loss_threshold_seconds)
         return attempts.sample(
             singletons,
             kind=self.kind,
@@ -131,7 +133,6 @@ class Tls:
             addresses = opener.resolve(target.host, port, deadline_ns, progress)
             name = self.config.server_name or target.host
             opener.open(addresses, name, tls, deadline_ns, progress).close()
-            opener.dialler.compare(addresses, deadline_ns)
         except StreamError as error:
             outcome, detail = error.outcome, error.detail
         return Singleton(

@@ -59,7 +59,7 @@ def test_the_favourite_wins_where_both_answer_and_both_have_their_time(
     times = connect_times(sample)
     loser = {"ipv6": "ipv4", "ipv4": "ipv6"}[winner]
     assert times[f"tcp_connect_{winner}"][1] == 3
-    # The loser was never tried in a race; one connection after the first attempt found out.
+    # The loser was never tried in a race; one connection after the last attempt found out.
     assert times[f"tcp_connect_{loser}"][1] == 1
     assert all(value is not None and 0 < value < 0.05 for value, _count in times.values())
     assert len(network.opened) == 4
@@ -135,6 +135,28 @@ def test_a_host_without_ipv6_measures_by_ipv4_and_says_so() -> None:
         assert told(sample) == {"happy_eyeballs": "ipv4", "happy_eyeballs_ipv6": "no route on this host"}
         with pytest.raises(CannotMeasureError, match="no route"):
             measure(port, NoIpv6((V6,)))
+
+
+def test_without_a_race_the_first_address_with_a_way_is_taken() -> None:
+    """A dual-stack name on a line without IPv6, while the resolver's route has it."""
+    with listeners(V4, V6) as port:
+        sample = measure(port, NoIpv6(), happy_eyeballs=False)
+        assert sample.singletons[0].outcome is Outcome.RECEIVED
+        assert (sample.address, sample.type_p.ip_version) == ("127.0.0.1", 4)
+        with pytest.raises(CannotMeasureError, match="no route"):
+            measure(port, NoIpv6((V6,)), happy_eyeballs=False)
+
+
+def test_the_other_version_is_tried_after_the_last_attempt_and_holds_none_back() -> None:
+    with listeners(V4, V6) as port:
+        network = TwoFamilies((V4, V6), deaf=(V6,))
+        sample = measure(port, network, count=3, interval_seconds=0.1, loss_threshold_seconds=1.5)
+    sent_ns = [singleton.sent.mono_ns for singleton in sample.singletons if singleton.sent]
+    assert network.opened == [V4, V4, V4, V6]
+    # One attempt that waits for the other version would take 1.5 s.
+    assert sent_ns[2] - sent_ns[0] < 1.5e9
+    assert sample.ended.mono_ns - sent_ns[2] >= 1.5e9
+    assert told(sample) == {"happy_eyeballs": "ipv4", "happy_eyeballs_ipv6": "timed out"}
 
 
 def test_cancelling_ends_a_race_soon_and_closes_every_socket() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import socket
 import ssl
 import subprocess
@@ -15,9 +16,12 @@ import pytest
 
 from nhip.errors import CannotMeasureError
 from nhip.measurement import Outcome, Target
+from probes.network import Address
+from probes.stream import StreamError
 from tests.lab.certificate import Certificate
 from tests.lab.certificate_authority import CertificateAuthority
 from tests.lab.deaf_network import DeafNetwork
+from tests.lab.fake_clock import FakeClock
 from tests.lab.http3_server import Fields, http3_server, respond
 from tests.lab.http_probe import fate, phases, visit
 from tests.lab.peers import closed_port, udp_peer
@@ -238,6 +242,152 @@ def test_every_ending_is_an_outcome(
 
     with http3_server(script, good) as port:
         assert fate(visit(port, http_version="http3", ca_file=str(authority.root))) == (outcome, detail)
+
+
+def integer(number: int, prefix_bits: int, first: int) -> bytes:
+    """A prefixed integer (RFC 7541 section 5.1)."""
+    most = (1 << prefix_bits) - 1
+    if number < most:
+        return bytes([first | number])
+    octets, rest = [first | most], number - most
+    while rest >= 128:
+        octets.append(rest % 128 + 128)
+        rest //= 128
+    return bytes([*octets, rest])
+
+
+# On the encoder stream: a table of 4 096 octets, and in it one field of 3 900 (RFC 9204 section 4.3).
+BIG_FIELD = integer(4_096, 5, 0x20) + integer(1, 5, 0x40) + b"a" + integer(3_900, 7, 0) + b"x" * 3_900
+
+
+def status_and(field: bytes, times: int, *, inserted: int = 0) -> bytes:
+    """A head of `:status: 200` and many equal fields, each one octet (RFC 9204 section 4.5)."""
+    return bytes([inserted, 0, 0xD9]) + field * times
+
+
+def send_head(protocol: Any, stream_id: int, block: bytes) -> None:
+    from aioquic.buffer import encode_uint_var
+
+    frame = encode_uint_var(0x1) + encode_uint_var(len(block)) + block
+    protocol._quic.send_stream_data(stream_id, frame, end_stream=True)
+
+
+def test_a_head_of_references_to_one_big_field_is_never_unpacked(
+    authority: CertificateAuthority, good: Certificate
+) -> None:
+    def script(protocol: Any, stream_id: int, fields: Fields) -> None:
+        protocol._quic.send_stream_data(protocol.http._local_encoder_stream_id, BIG_FIELD)
+        send_head(protocol, stream_id, status_and(b"\x80", 200_000, inserted=2))
+
+    before_kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with http3_server(script, good) as port:
+        sample = visit(port, http_version="http3", ca_file=str(authority.root))
+    assert fate(sample)[0] is Outcome.CORRUPT
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kilobytes < 100_000
+
+
+def test_the_same_head_fills_memory_where_a_table_is_offered() -> None:
+    """The twin: 2 000 octets of the head above, read by the library as it comes."""
+    import pylsqpack
+
+    decoder = pylsqpack.Decoder(4_096, 16)
+    decoder.feed_encoder(BIG_FIELD)
+    _told, fields = decoder.feed_header(0, status_and(b"\x80", 2_000, inserted=2))
+    assert sum(len(value) for _name, value in fields) > 7_000_000
+    refusing = pylsqpack.Decoder(0, 0)
+    with pytest.raises(pylsqpack.EncoderStreamError):
+        refusing.feed_encoder(BIG_FIELD)
+
+
+@pytest.mark.parametrize(
+    ("times", "received"),
+    # `accept-ranges: bytes` out of the static table: 50 octets each, as RFC 9114 section 4.2.2 counts.
+    [(1_000, True), (2_000, False), (70_000, False)],
+)
+def test_a_head_is_read_up_to_a_bound_packed_and_unpacked(
+    authority: CertificateAuthority, good: Certificate, times: int, received: bool
+) -> None:
+    def script(protocol: Any, stream_id: int, fields: Fields) -> None:
+        send_head(protocol, stream_id, status_and(b"\xe0", times))
+
+    with http3_server(script, good) as port:
+        sample = visit(port, http_version="http3", ca_file=str(authority.root))
+    whole_head = (Outcome.RECEIVED, "HTTP 200")
+    too_long = (Outcome.CORRUPT, "heads of more than 65536 octets")
+    assert fate(sample) == (whole_head if received else too_long)
+
+
+def test_interim_heads_count_towards_the_same_bound(
+    authority: CertificateAuthority, good: Certificate
+) -> None:
+    def script(protocol: Any, stream_id: int, fields: Fields) -> None:
+        for number in range(80):
+            protocol.http.send_headers(
+                stream_id, [(b":status", b"103"), (b"link", b"~%d" % number * 500)], end_stream=False
+            )
+        respond(protocol, stream_id, [(b":status", b"200")])
+
+    with http3_server(script, good) as port:
+        sample = visit(port, http_version="http3", ca_file=str(authority.root))
+    assert fate(sample) == (Outcome.CORRUPT, "heads of more than 65536 octets")
+
+
+def test_a_library_that_offers_a_table_all_the_same_is_not_used() -> None:
+    from aioquic.h3.connection import Setting
+    from aioquic.quic.configuration import QuicConfiguration
+    from aioquic.quic.connection import QuicConnection
+
+    from probes.http.http3 import BoundedConnection
+
+    class OfAnotherRelease(BoundedConnection):
+        def _get_local_settings(self) -> dict[int, int]:
+            return {Setting.QPACK_MAX_TABLE_CAPACITY: 4_096}
+
+    def connection() -> QuicConnection:
+        made = QuicConnection(configuration=QuicConfiguration(is_client=True))
+        made.connect(("127.0.0.1", 1), now=0.0)
+        return made
+
+    settings = BoundedConnection(connection()).sent_settings or {}
+    assert settings[Setting.QPACK_MAX_TABLE_CAPACITY] == settings[Setting.QPACK_BLOCKED_STREAMS] == 0
+    assert settings[0x06] == 65_536  # SETTINGS_MAX_FIELD_SECTION_SIZE
+    with pytest.raises(CannotMeasureError, match="release of aioquic"):
+        OfAnotherRelease(connection())
+
+
+def test_reading_datagrams_ends_at_the_deadline_however_many_wait() -> None:
+    """A datagram may hold thousands of frames, so the deadline is looked at before each."""
+    from probes.http.quic import QuicChannel
+
+    class Slow(FakeClock):
+        """Each datagram costs a second."""
+
+        def mono_ns(self) -> int:
+            self.advance(0.1)
+            return super().mono_ns()
+
+    clock = Slow()
+    here, there = socket.socket(type=socket.SOCK_DGRAM), socket.socket(type=socket.SOCK_DGRAM)
+    with here, there:
+        for sock in (here, there):
+            sock.bind(("127.0.0.1", 0))
+        here.setblocking(False)
+        there.connect(here.getsockname())
+        here.connect(there.getsockname())
+        channel = QuicChannel(
+            here,
+            clock=clock,
+            deadline_ns=clock.mono_ns() + 5_000_000_000,
+            cancelled=threading.Event(),
+            server_name="localhost",
+            alpn=["h3"],
+            verify=False,
+        )
+        for _ in range(60):
+            there.send(bytes(100))
+        with pytest.raises(StreamError, match="timed out"):
+            channel.connect(Address(socket.AF_INET, there.getsockname()))
+        assert 0 < channel.octets_received < 60 * 100
 
 
 def test_a_whole_answer_followed_by_a_goodbye_is_received(

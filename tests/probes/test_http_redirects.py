@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from nhip.measurement import Outcome
-from probes.http.place import Place, RedirectRefusedError, followed, leads_inside
-from probes.network import Address, HostNetwork
+from probes.http.place import Place, RedirectRefusedError, followed
+from probes.http.reach import Reach, reach, step_refused
+from probes.network import Address, HostNetwork, Way
 from tests.lab.certificate import make_certificate
 from tests.lab.certificate_authority import CertificateAuthority
 from tests.lab.http2_server import Fields, Http2Visitor, http2_server
@@ -247,58 +248,159 @@ def test_a_location_that_is_no_page_is_refused(location: str, reason: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("first", "then", "inside"),
+    ("address", "expected"),
     [
-        ("1.1.1.1", "127.0.0.1", True),
-        ("1.1.1.1", "169.254.169.254", True),
-        ("1.1.1.1", "10.0.0.1", True),
-        ("1.1.1.1", "100.64.0.1", True),
-        ("2606:4700::1111", "::1", True),
-        ("2606:4700::1111", "fe80::1%eth0", True),
-        ("2606:4700::1111", "::ffff:127.0.0.1", True),
-        ("1.1.1.1", "8.8.8.8", False),
-        ("1.1.1.1", "2606:4700::1111", False),
-        # A test of a private server may be sent about among private servers.
-        ("10.0.0.1", "10.0.0.2", False),
-        ("127.0.0.1", "10.0.0.1", False),
+        ("127.0.0.1", Reach.HOST),
+        ("127.1.2.3", Reach.HOST),
+        ("::1", Reach.HOST),
+        ("169.254.169.254", Reach.LINK),
+        ("fe80::1%eth0", Reach.LINK),
+        ("10.0.0.1", Reach.PRIVATE),
+        ("192.168.1.1", Reach.PRIVATE),
+        ("100.64.0.1", Reach.PRIVATE),
+        ("fd00::1", Reach.PRIVATE),
+        ("8.8.8.8", Reach.PUBLIC),
+        ("2606:4700::1111", Reach.PUBLIC),
+        # IPv4 in IPv6: mapped, compatible, NAT64 of everybody's and of one network's, 6to4, Teredo.
+        ("::ffff:127.0.0.1", Reach.HOST),
+        ("::ffff:10.0.0.1", Reach.PRIVATE),
+        ("::ffff:8.8.8.8", Reach.PUBLIC),
+        ("::127.0.0.1", Reach.HOST),
+        ("64:ff9b::a9fe:a9fe", Reach.LINK),
+        ("64:ff9b::808:808", Reach.PUBLIC),
+        ("64:ff9b:1::a9fe:a9fe", Reach.LINK),
+        ("64:ff9b:1::808:808", Reach.PRIVATE),
+        ("2002:7f00:1::1", Reach.HOST),
+        ("2002:a00:1::1", Reach.PRIVATE),
+        ("2001:0:808:808::80ff:fffe", Reach.HOST),
+        # Of nobody.
+        ("0.0.0.0", None),  # noqa: S104
+        ("0.1.2.3", None),
+        ("255.255.255.255", None),
+        ("224.0.0.1", None),
+        ("::", None),
+        ("ff02::1", None),
+        ("fec0::1", None),
+        ("::ffff:0.0.0.0", None),
+        ("64:ff9b::e000:1", None),
     ],
 )
-def test_no_public_server_sends_a_probe_to_private_addresses(first: str, then: str, inside: bool) -> None:
-    assert leads_inside(first, then) is inside
+def test_how_far_in_an_address_lies(address: str, expected: Reach | None) -> None:
+    assert reach(address) is expected
 
 
-class Elsewhere(HostNetwork):
-    """The target's address is told as a public one, though packets go to loopback."""
-
-    def resolve_all(self, host: str, port: int, *, timeout_seconds: float) -> tuple[Address, ...]:
-        address = Address(socket.AF_INET, ("127.0.0.1", port))
-        return (PublicLooking(address.family, address.sockaddr) if host == "public.example" else address,)
+INSIDE_OUT = ["127.0.0.1", "169.254.169.254", "10.0.0.1", "8.8.8.8"]
 
 
-class PublicLooking(Address):
-    """Loopback that calls itself public."""
+@pytest.mark.parametrize("before", INSIDE_OUT)
+@pytest.mark.parametrize("then", INSIDE_OUT)
+def test_no_server_sends_a_probe_further_in_than_itself(before: str, then: str) -> None:
+    inwards = INSIDE_OUT.index(then) < INSIDE_OUT.index(before)
+    assert bool(step_refused(before, then)) is inwards
+
+
+@pytest.mark.parametrize("before", INSIDE_OUT)
+@pytest.mark.parametrize("then", ["0.0.0.0", "224.0.0.1", "fec0::1"])  # noqa: S104
+def test_to_an_address_of_nobody_none_is_followed(before: str, then: str) -> None:
+    assert step_refused(before, then) == "redirect to an address that is no host's"
+
+
+# What addresses of loopback tell of themselves in the tests below.
+SEEMING = {"127.0.0.2": "10.0.0.1", "127.0.0.3": "10.0.0.9", "127.0.0.4": "1.1.1.1", "::1": "2606:4700::1111"}
+
+
+class SeemingAddress(Address):
+    """Loopback that calls itself something else."""
 
     @property
     def host(self) -> str:
-        return "1.1.1.1"
+        return SEEMING.get(self.sockaddr[0], self.sockaddr[0])
 
     def __hash__(self) -> int:
         return hash((self.family, self.sockaddr))
 
 
-def test_a_visit_does_not_follow_a_public_server_inside() -> None:
+class Names(HostNetwork):
+    """Names with the addresses that are theirs here."""
+
+    def __init__(self, **addresses: list[str]) -> None:
+        super().__init__()
+        self._addresses = addresses
+
+    def resolve_all(self, host: str, port: int, *, timeout_seconds: float) -> tuple[Address, ...]:
+        found = self._addresses[host.partition(".")[0]]
+        families = [socket.AF_INET6 if ":" in text else socket.AF_INET for text in found]
+        return tuple(
+            SeemingAddress(family, (text, port)) for family, text in zip(families, found, strict=True)
+        )
+
+    def way(self, address: Address) -> Way | None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "words"),
+    [
+        ("127.0.0.4", "127.0.0.2", "redirect from a public address to a private address"),
+        ("127.0.0.2", "127.0.0.1", "redirect from a private address to an address of its own host"),
+    ],
+)
+def test_a_visit_does_not_follow_a_server_further_in(outer: str, inner: str, words: str) -> None:
+    asked: list[bytes] = []
+
+    def page(sock: socket.socket) -> None:
+        asked.append(read_head(sock))
+        sock.sendall(WHOLE)
+
     with (
-        tcp_peer(steps({})) as private,
-        tcp_peer(steps({"/": f"http://private.example:{private}/"})) as port,
+        tcp_peer(page, inner) as inside,
+        tcp_peer(steps({"/": f"http://inner.example:{inside}/"}), outer) as port,
+        tcp_peer(steps({"/": f"http://inner.example:{inside}/"}), inner) as level,
     ):
-        refused = visit(port, "public.example", tls=False, redirects=1, network=_routed(Elsewhere()))
-        # The twin: from a private target the same redirect is followed.
-        allowed = visit(port, "inner.example", tls=False, redirects=1, network=_routed(Elsewhere()))
+        network = Names(outer=[outer], inner=[inner])
+        refused = visit(port, "outer.example", tls=False, redirects=1, network=network)
+        assert asked == []
+        # The twin: sent there by a server that lies as far in, the same redirect is followed.
+        allowed = visit(level, "inner.example", tls=False, redirects=1, network=network)
     assert fate(refused)[0] is Outcome.REJECTED
-    assert fate(refused)[1].endswith("redirect from a public address to one that is not")
+    assert fate(refused)[1].endswith(words)
     assert fate(allowed)[0] is Outcome.RECEIVED
+    assert len(asked) == 1
 
 
-def _routed(network: HostNetwork) -> HostNetwork:
-    network.way = lambda address: None  # type: ignore[method-assign]
-    return network
+def test_what_counts_is_the_address_connected_to_and_not_the_first_of_its_name() -> None:
+    """Or a public server whose name has a private address too, where nobody listens, could send us inside."""
+    with (
+        tcp_peer(steps({}), "127.0.0.3") as inside,
+        tcp_peer(steps({"/": f"http://inner.example:{inside}/"}), "::1") as port,
+    ):
+        network = Names(outer=["127.0.0.2", "::1"], inner=["127.0.0.3"])
+        sample = visit(port, "outer.example", tls=False, redirects=1, happy_eyeballs=True, network=network)
+    assert sample.address == "2606:4700::1111"
+    assert fate(sample)[0] is Outcome.REJECTED
+    assert fate(sample)[1].endswith("redirect from a public address to a private address")
+
+
+class Unanswered(Names):
+    """The resolver says nothing about one name until nobody waits any more."""
+
+    def resolve_all(self, host: str, port: int, *, timeout_seconds: float) -> tuple[Address, ...]:
+        if host == "slow.example":
+            threading.Event().wait(timeout_seconds)
+            return ()
+        return (
+            () if host == "none.example" else super().resolve_all(host, port, timeout_seconds=timeout_seconds)
+        )
+
+
+def test_a_look_up_for_which_no_time_was_left_is_lost_and_not_a_name_without_address() -> None:
+    answers = {"/": "http://slow.example/", "/none": "http://none.example/"}
+    with tcp_peer(steps(answers, 0.2)) as port:
+        network = Unanswered(outer=["127.0.0.1"])
+        settings = {"tls": False, "redirects": 1, "network": network, "loss_threshold_seconds": 0.6}
+        late = visit(port, "outer.example", **settings)
+        # The twin: where the resolver says no, the name has no address.
+        none = visit(port, "outer.example", path="/none", **settings)
+    assert fate(late)[0] is Outcome.LOST
+    assert fate(late)[1].endswith("timed out")
+    assert fate(none)[0] is Outcome.NOT_RESOLVED

@@ -30,6 +30,7 @@ from probes.server.admission import Admission, client_of
 from probes.server.dns_responder import DnsResponder, DnsResponderConfig, answer_to
 from tests.lab.certificate import make_certificate
 from tests.lab.peers import read_head
+from tests.lab.stall import watching_stall
 
 
 @contextmanager
@@ -204,7 +205,7 @@ def test_a_full_server_says_so() -> None:
 
 def test_a_head_that_never_ends_meets_its_deadline() -> None:
     """Slow loris: an octet now and then renews no deadline, and others are served meanwhile."""
-    with serving(head_seconds=0.4) as server, connect(server) as sock:
+    with watching_stall() as stall, serving(head_seconds=0.4) as server, connect(server) as sock:
         begun = time.monotonic()
         sock.settimeout(0.05)
         closed = False
@@ -218,7 +219,7 @@ def test_a_head_that_never_ends_meets_its_deadline() -> None:
                 closed = True
             assert ask(server, get("/"))[0] == 200
         assert closed
-        assert 0.35 < time.monotonic() - begun < 1.5
+        assert 0.35 < time.monotonic() - begun < 1.5 + stall.seconds
         eventually(server, "active_connections", 0)
 
 
@@ -239,9 +240,9 @@ def test_without_the_deadlines_both_would_hold_their_places() -> None:
 
 
 def test_an_upload_that_stops_half_way_is_ended_and_counted_as_broken() -> None:
-    with serving(stall_seconds=0.3) as server, connect(server) as sock:
+    with watching_stall() as stall, serving(stall_seconds=0.3) as server, connect(server) as sock:
         sock.sendall(b"POST /v1/file HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
-        assert 0.25 < seconds_until_closed(sock) < 1.5
+        assert 0.25 < seconds_until_closed(sock) < 1.5 + stall.seconds
         eventually(server, "active_transfers", 0)
         assert server.account().transfers_broken_total == 1
 
@@ -256,7 +257,11 @@ def test_an_upload_whose_client_left_frees_its_place_at_once() -> None:
 
 
 def test_a_client_that_drips_meets_the_deadline_of_the_whole_transfer() -> None:
-    with serving(stall_seconds=5.0, transfer_seconds=0.5) as server, connect(server) as sock:
+    with (
+        watching_stall() as stall,
+        serving(stall_seconds=5.0, transfer_seconds=0.5) as server,
+        connect(server) as sock,
+    ):
         sock.sendall(b"POST /v1/file HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         begun = time.monotonic()
         try:
@@ -265,7 +270,7 @@ def test_a_client_that_drips_meets_the_deadline_of_the_whole_transfer() -> None:
                 threading.Event().wait(0.02)
         except OSError:
             pass
-        assert 0.4 < time.monotonic() - begun < 2.0
+        assert 0.4 < time.monotonic() - begun < 2.0 + stall.seconds
         eventually(server, "active_transfers", 0)
 
 

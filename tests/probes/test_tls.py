@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
 import ssl
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -157,6 +160,26 @@ def test_a_failed_check_looks_once_more_and_never_twice(
     assert len(handshakes) <= 4
 
 
+def test_the_look_comes_after_the_last_attempt_and_holds_none_back(good: Certificate) -> None:
+    context, connections = server_context(good), itertools.count()
+
+    def silent_to_the_fourth(sock: socket.socket) -> None:
+        if next(connections) < 3:
+            with contextlib.suppress(ssl.SSLError), context.wrap_socket(sock, server_side=True) as wrapped:
+                wrapped.recv(1)
+        else:
+            sock.recv(65_536)
+            sock.recv(1)
+
+    with tcp_peer(silent_to_the_fourth) as port:
+        sample = measure(port, count=3, loss_threshold_seconds=1.5)
+    sent_ns = [singleton.sent.mono_ns for singleton in sample.singletons if singleton.sent]
+    assert {singleton.outcome for singleton in sample.singletons} == {Outcome.TLS_FAILED}
+    # Within an attempt the look at a silent server would take 1.5 s.
+    assert sent_ns[2] - sent_ns[0] < 1.5e9
+    assert sample.ended.mono_ns - sent_ns[2] >= 1.5e9
+
+
 def test_another_name_fails_and_the_names_are_told(
     authority: CertificateAuthority, good: Certificate
 ) -> None:
@@ -258,6 +281,22 @@ def test_a_handshake_that_drips_cannot_outlast_the_deadline() -> None:
         sample = measure(port, loss_threshold_seconds=0.4)
     assert sample.singletons[0].outcome is Outcome.LOST
     assert 0.4e9 <= sample.ended.mono_ns - sample.started.mono_ns < 0.8e9
+
+
+def test_a_flood_that_is_no_handshake_cannot_outlast_the_deadline() -> None:
+    """Octets that always wait must not keep this end from looking at its deadline."""
+    hello_requests = b"\x16\x03\x03\x00\x04\0\0\0\0" * 20_000
+
+    def flood(sock: socket.socket) -> None:
+        sock.recv(65_536)
+        begun = time.monotonic()
+        while time.monotonic() - begun < 6:
+            sock.sendall(hello_requests)
+
+    with tcp_peer(flood) as port:
+        sample = measure(port, loss_threshold_seconds=0.5)
+    assert sample.singletons[0].outcome in (Outcome.LOST, Outcome.TLS_FAILED)
+    assert sample.ended.mono_ns - sample.started.mono_ns < 4e9
 
 
 def test_a_closed_port_is_refused_and_silence_is_lost(good: Certificate) -> None:
