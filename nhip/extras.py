@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import traceback
 
 from nhip.errors import NhipError
 
@@ -25,6 +26,8 @@ _EXTRA_OF = {
     "requests": "dashboards",
     "grafana_foundation_sdk": "dev",
 }
+# What two roles need is asked for by a folder of one of them.
+_EXTRA_OF_FOLDER = {("forecasting", "numpy"): "forecast"}
 
 
 class MissingExtraError(NhipError):
@@ -33,7 +36,8 @@ class MissingExtraError(NhipError):
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError:
     """What to tell a person about `error`: the module, and the extra that brings it."""
-    return _without((error.name or "").partition(".")[0])
+    module = (error.name or "").partition(".")[0]
+    return _without(module, _extra_of(module, error))
 
 
 def absent(module: str) -> MissingExtraError | None:
@@ -42,11 +46,20 @@ def absent(module: str) -> MissingExtraError | None:
         found = importlib.util.find_spec(module)
     except (ValueError, ModuleNotFoundError):  # somebody forbade the module to be imported
         found = None
-    return _without(module) if found is None else None
+    return _without(module, _EXTRA_OF.get(module)) if found is None else None
 
 
-def _without(module: str) -> MissingExtraError:
-    extra = _EXTRA_OF.get(module)
+def _extra_of(module: str, error: ModuleNotFoundError) -> str | None:
+    """The extra of the role that asked for `module`, where several roles need it."""
+    frames = traceback.walk_tb(error.__traceback__)
+    folders = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _line in frames}
+    for folder in folders:
+        if (folder, module) in _EXTRA_OF_FOLDER:
+            return _EXTRA_OF_FOLDER[folder, module]
+    return _EXTRA_OF.get(module)
+
+
+def _without(module: str, extra: str | None) -> MissingExtraError:
     return MissingExtraError(
         f"this needs the module {module!r}, which is not installed",
         remedy=f"install it with: pip install 'nhip[{extra}]'" if extra else "install it with pip",

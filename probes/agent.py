@@ -8,7 +8,8 @@
                                         said in the log, no record
 
 A failing network is a record. Being unable to measure (no privilege, interface gone) is not: it is
-logged with its remedy and counted, and the collector sees the count with the next delivery.
+logged with its remedy (once, and each hour while it lasts) and counted, and the collector sees the count with
+the next delivery.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ from probes.engine.metrics import engine_readings
 from probes.engine.process import EngineProcess
 from probes.gate import Gate
 from probes.line.config import LineSection
-from probes.line.modem import ModemManager, ModemTable
+from probes.line.modem import ModemManager, ModemTable, RecentModems
 from probes.metrics import MetricsPage, Reading
+from probes.network import HostNetwork
 from probes.registry import PROBES
 from probes.schedule import Timetable
 from probes.ship import (
@@ -50,10 +52,13 @@ from probes.ship import (
     retry_seconds,
 )
 from probes.spool import Spool
+from probes.trouble import Trouble
 
 log = logging.getLogger("nhip.probe")
 
 MOST_TESTS_AT_ONCE = 16
+# Of the engine's, written to the disk together: a test that ends meanwhile waits no longer than that takes.
+_RECORDS_AT_ONCE = 500
 
 
 @dataclass(slots=True)
@@ -65,6 +70,7 @@ class _Task:
     probe: Probe
     exclusive: bool
     timetable: Timetable
+    trouble: Trouble
     running: bool = False
 
 
@@ -92,7 +98,7 @@ class Agent:
     ) -> None:
         self._config = config
         self._clock = clock
-        self._modems = modems or ModemManager()
+        self._modems = RecentModems(modems or ModemManager(), clock)
         self._rng = rng or random.Random()
         self._stop = threading.Event()
         self._tests_over = threading.Event()
@@ -109,6 +115,8 @@ class Agent:
 
     def start(self) -> None:
         """Open the spool and start measuring; NhipError when the configuration cannot be carried out."""
+        if lacks := self._config.lacks():
+            raise lacks[0]
         key = read_key(self._config.collector.key, self._config.collector.key_file)
         self._spool.start()
         if self._spool.quarantined:
@@ -263,6 +271,8 @@ class Agent:
 
     def _run_test(self, task: _Task, due_ns: int) -> None:
         try:
+            # A modem manager that hangs must not hold up the other tests, which the gate would.
+            self._line(task)
             with self._gate.enter(exclusive=task.exclusive):
                 if self._stop.is_set():
                     return
@@ -274,18 +284,18 @@ class Agent:
                 self._counts.tests += 1
                 if not task.exclusive:  # a heavy test waits for its turn on purpose
                     self._counts.lag_seconds_max = max(lag_seconds, self._counts.lag_seconds_max or 0.0)
+            task.trouble.ended()
         except NhipError as error:
             self._failed(task, str(error))
-        except Exception:
+        except Exception as error:
             # A fault of ours must not silence the other tasks; it is counted and its trace is kept.
-            log.exception("test %s towards %s broke", task.section.kind, task.target.id)
-            self._failed(task, "internal fault")
+            self._failed(task, f"internal fault: {error!r}", trace=True)
         finally:
             task.running = False
 
     def _measure(self, task: _Task) -> wire.Record:
-        line = task.section.network or self._config.network
-        context = ProbeContext(clock=self._clock, network=line.network(self._modems), cancelled=self._stop)
+        # Found once more: while the test waited for its turn, the SIM may have come back elsewhere.
+        context = ProbeContext(clock=self._clock, network=self._line(task), cancelled=self._stop)
         sample = task.probe.measure(task.target, context)
         record = wire.record(
             sample,
@@ -298,6 +308,10 @@ class Agent:
         # The collector needs to know when to miss this series.
         record.parameters["schedule_interval_seconds"] = task.section.interval_seconds
         return record
+
+    def _line(self, task: _Task) -> HostNetwork:
+        """The line of the task as it is now; CannotMeasureError without it."""
+        return (task.section.network or self._config.network).network(self._modems)
 
     # Many targets
 
@@ -321,23 +335,24 @@ class Agent:
 
     def _keep(self, records: list[wire.Record]) -> None:
         """Spool what the engine measured; one that cannot be kept is a test that did not run."""
-        for record in records:
+        for begin in range(0, len(records), _RECORDS_AT_ONCE):
+            some = records[begin : begin + _RECORDS_AT_ONCE]
             try:
                 with self._spool_lock:
-                    self._spool.append(record)
+                    self._spool.append_all(some)
                 with self._counts.lock:
-                    self._counts.tests += 1
+                    self._counts.tests += len(some)
             except StoreError as error:
-                log.error("record of %s was not kept: %s", record.target.id, error)
+                log.error("%d records of groups were not kept: %s", len(some), error)
                 with self._counts.lock:
-                    self._counts.failed_to_run += 1
+                    self._counts.failed_to_run += len(some)
 
     def _engine_failed(self, _why: str) -> None:
         with self._counts.lock:
             self._counts.failed_to_run += 1
 
-    def _failed(self, task: _Task, why: str) -> None:
-        log.error("test %s towards %s did not run: %s", task.section.kind, task.target.id, why)
+    def _failed(self, task: _Task, why: str, *, trace: bool = False) -> None:
+        task.trouble.happened(why, trace=trace)
         with self._counts.lock:
             self._counts.failed_to_run += 1
 
@@ -350,6 +365,7 @@ class Agent:
             probe=kind(settings(section, section.kind)),
             exclusive=kind.exclusive,
             timetable=Timetable(section.interval_seconds, section.arrival, self._rng),
+            trouble=Trouble(f"test {section.kind} towards {target.id}", self._clock, log),
         )
 
     # Shipping

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from nhip.config import convert
-from nhip.errors import ConfigError, UnknownNameError
+from nhip.errors import ConfigError, NhipError, UnknownNameError
+from nhip.extras import absent
 from nhip.geography import provinces
 from nhip.measurement import Environment, TargetClass, Technology
 from nhip.secret import refuse_clear_text
@@ -24,6 +25,7 @@ from probes.metrics import MetricsSection
 from probes.names import is_host
 from probes.registry import PROBES
 
+_MODULES_OF_HTTP = {"http2": ("h2",), "auto": ("h2",), "http3": ("h2", "aioquic")}
 # A collector unpacks at most 16 MiB unless it was told otherwise; the batch's own keys need a little of it.
 _LARGEST_BATCH_OCTETS = 16 * 1024 * 1024 - 65_536
 
@@ -177,6 +179,25 @@ class AgentConfig(Section, frozen=True, kw_only=True):
                     f"icmp_group: target {both!r}: has a task of kind icmp too, and one series would be two",
                     remedy="remove the task, or give the target of the group another id",
                 )
+
+    def lacks(self) -> list[NhipError]:
+        """What of this file the host at hand cannot carry out, since a module of an extra is not installed.
+
+        A kind whose settings alone need a module is refused with them; these are the modules that are
+        imported only once a test begins.
+        """
+        needed = [("icmp_group", "numpy")] if self.icmp_group else []
+        needed += [
+            (f"task[{position}].settings.http_version", module)
+            for position, task in enumerate(self.task)
+            if task.kind == "http"
+            for module in _MODULES_OF_HTTP.get(task.settings.get("http_version", ""), ())
+        ]
+        return [
+            ConfigError(f"{where}: {lack.what}", remedy=lack.remedy)
+            for where, module in needed
+            if (lack := absent(module)) is not None
+        ]
 
     def groups(self) -> list[Group]:
         """The groups of ICMP targets with their targets read; ConfigError about a key or a line."""

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import ipaddress
 import socket
-import threading
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,8 @@ from probes.line.binding import Binding
 from probes.line.modem import SimLine
 from probes.line.namespace import Namespace
 from probes.line.route import leaving_link, usable_link
+from probes.line.shortage import shortage
+from probes.look_ups import LOOK_UPS, LookUps, read_address
 from probes.names import is_host as is_host  # also asked for here
 from probes.names import literal, name_servers
 
@@ -71,9 +72,13 @@ class Network(Protocol):
         A name is asked of this host's own resolver, over whatever route leads there: being bound to an
         interface, a source or a mark binds the test's packets, not the look-up (see :func:`notes_on_name`).
         A namespace binds both.
-        CannotMeasureError for what is neither a name nor an address, for an address of the IP version that
-        this network does not send, and when this host has no way to any name server.
+        Of several addresses it is the first to which there is a way; CannotMeasureError when there is one to
+        none of them, for what is neither a name nor an address, for an address of the IP version that this
+        network does not send, and when this host has no way to any name server.
         """
+
+    def passed_over(self, host: str) -> tuple[str, ...]:
+        """The addresses before the one that :meth:`resolve` last gave for `host`, each with its lack."""
 
     def resolve_all(self, host: str, port: int, *, timeout_seconds: float) -> tuple[Address, ...]:
         """Every address of `host` in the resolver's order of preference; as :meth:`resolve` otherwise."""
@@ -118,6 +123,7 @@ class HostNetwork:
         namespace: Namespace | None = None,
         sim: SimLine | None = None,
         resolver_file: Path | None = None,
+        look_ups: LookUps = LOOK_UPS,
     ) -> None:
         self.binding = Binding(
             interface=sim.interface if sim else interface,
@@ -131,11 +137,35 @@ class HostNetwork:
         self.ip_version = ip_version
         self._sim = sim
         self._resolver_file = resolver_file
+        self._look_ups = look_ups
+        self._passed_over: dict[str, tuple[str, ...]] = {}
 
     def resolve(self, host: str, port: int, *, timeout_seconds: float) -> Address | None:
-        """The first address the resolver gives; it is asked over the default route, bound or not."""
+        """The first address the resolver gives to which packets can leave as this network is bound.
+
+        The resolver is asked over the default route, and sorts by it: behind it may be IPv6 where the bound
+        line has none. So what it prefers is held against the line, and what was passed over is remembered.
+        """
         found = self.resolve_all(host, port, timeout_seconds=timeout_seconds)
-        return found[0] if found else None
+        if len(found) < 2:
+            return found[0] if found else None  # nothing to choose; whoever sends looks at the way
+        failures: list[tuple[Address, CannotMeasureError]] = []
+        for address in found:
+            try:
+                self.way(address)
+            except CannotMeasureError as error:
+                failures.append((address, error))
+            else:
+                self._passed_over[host] = tuple(f"{other.host} ({error.what})" for other, error in failures)
+                return address
+        first = failures[0][1]
+        if len({address.ip_version for address in found}) < 2:
+            raise first
+        choose = "or test one IP version alone: ip_version = 4 in the file, -4 on the command line"
+        raise CannotMeasureError(first.what, remedy=f"{first.remedy}; {choose}") from first
+
+    def passed_over(self, host: str) -> tuple[str, ...]:
+        return self._passed_over.get(host, ())
 
     def resolve_all(self, host: str, port: int, *, timeout_seconds: float) -> tuple[Address, ...]:
         """Every address the host's resolver gives, in its order (RFC 6724), each once."""
@@ -154,28 +184,14 @@ class HostNetwork:
         if address is None and self.interface is not None:
             # Behind a dead line no name has an address, which says nothing of the name.
             self._look_at_own_link()
-        flags = socket.AI_NUMERICHOST if address else 0
-        found: list[Address] = []
-        failed: list[CannotMeasureError] = []
-
-        def look_up() -> None:
-            try:
-                if (namespace := self.binding.namespace) is not None:
-                    (namespace.enter if address else namespace.enter_with_files)()
-                answers = socket.getaddrinfo(host, port, wanted, socket.SOCK_STREAM, 0, flags)
-            except CannotMeasureError as error:
-                failed.append(error)
-                return
-            except OSError:
-                return
-            found.extend(Address(family, sockaddr) for family, _type, _proto, _name, sockaddr in answers)
-
-        # getaddrinfo has no deadline of its own and blocks for many seconds when the resolver is dead.
-        thread = threading.Thread(target=look_up, name="resolve", daemon=True)
-        thread.start()
-        thread.join(timeout_seconds)
-        if failed:
-            raise failed[0]
+        namespace = self.binding.namespace
+        if address is not None:
+            answers = read_address(host, port, wanted, namespace)
+        else:
+            answers = self._look_ups.look_up(
+                host, port, wanted, namespace=namespace, timeout_seconds=timeout_seconds
+            )
+        found = [Address(family, sockaddr) for family, _type, _protocol, _name, sockaddr in answers]
         if not found and address is None:
             self._check_way_to_resolver()
         return tuple(dict.fromkeys(found))
@@ -213,6 +229,8 @@ class HostNetwork:
                 make = partial(socket.socket, family, kind | socket.SOCK_NONBLOCK, protocol)
                 return self.binding.open(make), raw
             except OSError as error:
+                if short := shortage(error, "this host opens no ICMP socket"):
+                    raise short from error
                 refusals.append(f"{'raw' if raw else 'datagram'} socket: {error.strerror}")
         raise CannotMeasureError(
             f"this host allows no ICMP echo ({'; '.join(refusals)})",
@@ -256,9 +274,16 @@ class HostNetwork:
 
 
 def notes_on_name(network: Network, host: str) -> tuple[str, ...]:
-    """What a sample must say when its target was a name and its packets were bound to one line."""
-    binding = network.binding
-    if literal(host) is not None or not binding.bound:
+    """What a sample must say when its target was a name: who resolved it, and what could not be measured."""
+    if literal(host) is not None:
+        return ()
+    passed_over = tuple(f"not measured: {address}" for address in network.passed_over(host))
+    return (*_note_on_resolver(network.binding), *passed_over)
+
+
+def _note_on_resolver(binding: Binding) -> tuple[str, ...]:
+    """What must be said when packets are bound to one line: the look-up was not."""
+    if not binding.bound:
         return ()
     resolver = "this host's resolver"
     if binding.namespace is not None:
@@ -313,9 +338,11 @@ def _open(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socke
     try:
         return socket.socket(family, kind | socket.SOCK_NONBLOCK)
     except OSError as error:
+        if short := shortage(error, "this host opens no socket"):
+            raise short from error
         raise CannotMeasureError(
             f"this host opens no IPv{4 if family is socket.AF_INET else 6} socket: {error.strerror}",
-            remedy="check the limit on open files and whether IPv6 is switched off",
+            remedy="check whether IPv6 is switched off: sysctl net.ipv6.conf.all.disable_ipv6",
         ) from error
 
 

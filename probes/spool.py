@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,17 +118,21 @@ class Spool:
         On a full disk the oldest half of what waits makes room, which is counted. StoreError when the disk
         refuses even then, or for any other reason; nothing is dropped for those.
         """
+        return self.append_all([record])[0]
+
+    def append_all(self, records: Sequence[Record]) -> list[Record]:
+        """Keep `records` with one write to the disk, as :meth:`append` does one: all of them or none."""
         connection = self._require()
         try:
             with connection:
-                return self._append(connection, record)
+                return self._append(connection, records)
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
             if not full or not self._drop_oldest_half(connection):
                 raise self._refusal(error) from error
         try:
             with connection:
-                return self._append(connection, record)
+                return self._append(connection, records)
         except sqlite3.Error as error:
             raise self._refusal(error) from error
 
@@ -209,26 +213,29 @@ class Spool:
             refused_total=refused,
         )
 
-    def _append(self, connection: sqlite3.Connection, record: Record) -> Record:
+    def _append(self, connection: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
         epoch, last, octets, dropped = connection.execute(
             "SELECT epoch, last_sequence, octets, dropped FROM meta"
         ).fetchone()
-        numbered = msgspec.structs.replace(record, epoch=epoch, sequence=last + 1)
-        body = pack(encode_record(numbered))
-        while octets + len(body) > self._maximum_octets:
-            row = connection.execute(
-                "DELETE FROM record WHERE sequence = (SELECT min(sequence) FROM record) "
-                "RETURNING length(body)"
-            ).fetchone()
-            if row is None:
-                break
-            octets, dropped = octets - row[0], dropped + 1
-        connection.execute("INSERT INTO record VALUES (?, ?, ?)", (last + 1, self._clock.wall_ns(), body))
+        kept = []
+        for sequence, record in enumerate(records, start=last + 1):
+            numbered = msgspec.structs.replace(record, epoch=epoch, sequence=sequence)
+            body = pack(encode_record(numbered))
+            while octets + len(body) > self._maximum_octets:
+                row = connection.execute(
+                    "DELETE FROM record WHERE sequence = (SELECT min(sequence) FROM record) "
+                    "RETURNING length(body)"
+                ).fetchone()
+                if row is None:
+                    break
+                octets, dropped = octets - row[0], dropped + 1
+            connection.execute("INSERT INTO record VALUES (?, ?, ?)", (sequence, self._clock.wall_ns(), body))
+            octets += len(body)
+            kept.append(numbered)
         connection.execute(
-            "UPDATE meta SET last_sequence = ?, octets = ?, dropped = ?",
-            (last + 1, octets + len(body), dropped),
+            "UPDATE meta SET last_sequence = ?, octets = ?, dropped = ?", (last + len(kept), octets, dropped)
         )
-        return numbered
+        return kept
 
     def _drop_oldest_half(self, connection: sqlite3.Connection) -> bool:
         """Make room on a full disk; True when there was something to drop."""

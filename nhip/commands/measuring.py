@@ -24,6 +24,14 @@ _LINE_OPTIONS = {
     "iccid": "--iccid",
     "ip_version": "IP version",
 }
+_SWEEP_OPTIONS = {
+    "seconds": "--for",
+    "interval_seconds": "--interval",
+    "loss_threshold_seconds": "--timeout",
+    "size_octets": "--size",
+    "dscp": "--dscp",
+    "maximum_probes_per_second": "--maximum",
+}
 
 
 @click.command()
@@ -201,8 +209,9 @@ def sweep(
         from probes.line.modem import ModemManager
 
         line = {"interface": interface, "source": source, "ip_version": ip_version}
-        section = convert(line, LineSection, "nhip sweep", environment={})
-        section.check("nhip sweep: ")
+        with _as_options("nhip sweep", _LINE_OPTIONS):
+            section = convert(line, LineSection, _NO_FILE, environment={})
+            section.check(f"{_NO_FILE}:")
         settings = {
             "seconds": seconds,
             "interval_seconds": interval,
@@ -213,9 +222,11 @@ def sweep(
             "poisson": poisson,
             "maximum_probes_per_second": maximum,
         }
+        with _as_options("nhip sweep", _SWEEP_OPTIONS):
+            checked = convert(settings, SweepSettings, _NO_FILE, environment={})
         result = view.sweep(
             view.targets_of(targets),
-            convert(settings, SweepSettings, "nhip sweep", environment={}),
+            checked,
             SystemClock(),
             section.network(ModemManager()),
             on_start=view.stop_on_interrupt,

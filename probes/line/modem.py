@@ -16,11 +16,14 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nhip.clock import Clock
 from nhip.errors import CannotMeasureError
+from nhip.statistics import NANOSECONDS_PER_SECOND
 
 ICCID_PATTERN = r"^[0-9]{18,20}$(?!\n)"
 """As printed on the card: 19 or 20 digits with the check digit, which some cards leave out."""
@@ -115,7 +118,41 @@ def sim_line(iccid: str, table: ModemTable) -> SimLine:
             f"SIM {iccid} has several connections, by {names}",
             remedy="name the one to measure with --interface instead of the ICCID",
         )
-    return SimLine(iccid, carrying[0].interface or "", carrying[0], table)
+    # Whether it is still so is asked of the manager itself: what was recent then is old by then.
+    source = table.source if isinstance(table, RecentModems) else table
+    return SimLine(iccid, carrying[0].interface or "", carrying[0], source)
+
+
+class RecentModems:
+    """The modems of `source` as they were a moment ago: tasks that run together ask once.
+
+    That nobody could be asked is remembered as well, since each try may take as long as the patience with a
+    manager that hangs.
+    """
+
+    def __init__(self, source: ModemTable, clock: Clock, *, seconds: float = 3.0) -> None:
+        self.source = source
+        self._clock = clock
+        self._keep_ns = round(seconds * NANOSECONDS_PER_SECOND)
+        self._lock = threading.Lock()
+        self._asked_ns: int | None = None
+        self._known: tuple[Modem, ...] = ()
+        self._failure: CannotMeasureError | None = None
+
+    def modems(self) -> tuple[Modem, ...]:
+        with self._lock:
+            if self._asked_ns is None or self._clock.mono_ns() - self._asked_ns > self._keep_ns:
+                self._ask()
+            if (failure := self._failure) is not None:
+                raise CannotMeasureError(failure.what, remedy=failure.remedy) from failure
+            return self._known
+
+    def _ask(self) -> None:
+        try:
+            self._known, self._failure = self.source.modems(), None
+        except CannotMeasureError as error:
+            self._failure = error
+        self._asked_ns = self._clock.mono_ns()
 
 
 class ModemManager:
@@ -172,6 +209,7 @@ class ModemManager:
                 [command, "--output-json", option],
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=_PATIENCE_SECONDS,
                 check=False,
                 env={**(os.environ if self._environment is None else self._environment), "LC_ALL": "C.UTF-8"},
@@ -179,7 +217,7 @@ class ModemManager:
         except (subprocess.TimeoutExpired, OSError) as error:
             raise _silent(f"{self._command} {option}: {error}") from error
         if done.returncode != 0:
-            said = done.stderr.strip().replace("\n", "; ")[:300]
+            said = _printable(done.stderr.strip().replace("\n", "; "))[:300]
             raise _silent(said or f"{self._command} {option} ended with {done.returncode}")
         try:
             found = json.loads(done.stdout)
@@ -208,6 +246,11 @@ def _silent(why: str) -> CannotMeasureError:
     return CannotMeasureError(
         f"ModemManager cannot be asked: {why}", remedy="check that it runs: systemctl status ModemManager"
     )
+
+
+def _printable(text: str) -> str:
+    """`text` without what a terminal or a log would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _word(value: object) -> str | None:

@@ -19,12 +19,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from nhip.errors import CannotMeasureError
+from probes.line.shortage import shortage
 
 NAMES = Path("/run/netns")
 """Where ``ip netns`` keeps its names."""
 FILES = Path("/etc/netns")
 """Below it, a folder for each name with the files of /etc that differ there (ip-netns(8))."""
 
+DAEMONS = (
+    Path("/run/nscd/socket"),
+    Path("/run/systemd/resolve/io.systemd.Resolve"),
+    Path("/run/avahi-daemon/socket"),
+)
+"""Where the C library asks nscd, systemd-resolved (nss-resolve) and Avahi (nss-mdns) of the host."""
+
+_ETC = Path("/etc")
+# Put over a socket in the file system it refuses every connection, as if nobody listened.
+_NO_SOCKET = Path("/dev/null")
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 _MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000
 
@@ -38,6 +49,7 @@ class Namespace:
 
     which: str
     files: Path = FILES
+    daemons: tuple[Path, ...] = DAEMONS
 
     @property
     def path(self) -> Path:
@@ -78,6 +90,8 @@ class Namespace:
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
+            if short := shortage(error, f"network namespace {self.which} cannot be opened"):
+                raise short from error
             raise CannotMeasureError(
                 f"there is no network namespace {self.which} ({error.strerror})",
                 remedy="see: ip netns list; give a name of that list or the path of a namespace",
@@ -91,19 +105,39 @@ class Namespace:
     def enter_with_files(self) -> None:
         """Enter, and see the namespace's own files of /etc in their place, as ``ip netns exec`` shows them.
 
-        The C library then asks the name servers of the namespace. Only the calling thread sees those files.
+        The C library then asks the name servers of the namespace itself: the sockets of daemons that would
+        answer for it from the host are hidden. Only the calling thread sees all this.
         """
         self.enter()
-        folder = self.files / (self.name or "")
-        own = sorted(folder.iterdir()) if self.name and folder.is_dir() else []
-        if not own:
+        own = self._own_files()
+        daemons = [path for path in self.daemons if path.is_socket()]
+        if not own and not daemons:
             return
         if _libc.unshare(_CLONE_NEWNS) != 0:
             raise self._refused(ctypes.get_errno())
         # As a slave of the host's, our view of the file system changes nothing in anybody else's.
         _mount(None, Path("/"), _MS_REC | _MS_SLAVE)
         for file in own:
-            _mount(file, Path("/etc", file.name), _MS_BIND)
+            _mount(file, _ETC / file.name, _MS_BIND)
+        for path in daemons:
+            # Not its folder: the host's resolv.conf is often a link into it.
+            _mount(_NO_SOCKET, path, _MS_BIND)
+
+    def _own_files(self) -> list[Path]:
+        """The namespace's own files of /etc that have a counterpart there to stand in for.
+
+        ``ip netns exec`` warns of the others and goes on. Without a resolv.conf to put it over, though, the
+        name server of the namespace would not be asked, and another one would: CannotMeasureError.
+        """
+        folder = self.files / (self.name or "")
+        own = sorted(folder.iterdir()) if self.name and folder.is_dir() else []
+        shown = [file for file in own if (_ETC / file.name).exists()]
+        if (missing := folder / "resolv.conf") in own and missing not in shown:
+            raise CannotMeasureError(
+                f"{missing} cannot be shown: this host has no {_ETC / missing.name} to stand in for",
+                remedy=f"make one, or mend the link: touch {_ETC / missing.name}",
+            )
+        return shown
 
     def _refused(self, number: int) -> CannotMeasureError:
         if number == errno.EINVAL:

@@ -11,6 +11,9 @@ mounted it. A question is one datagram, and so is its answer::
     rtattr     length:2  type:2  value, padded to four octets
 
 Asked for all of something it answers with many such messages, the last of them "done".
+
+NoAnswerError where netlink is not to be had at all; CannotMeasureError where this host is out of descriptors
+or memory, which it says of any question.
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from nhip.errors import CannotMeasureError
+from probes.line.shortage import shortage
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BBHiII")
@@ -228,7 +234,10 @@ def _talking() -> Iterator[socket.socket]:
     except OSError as error:
         if error.errno in _FORBIDDEN or isinstance(error, TimeoutError):
             raise NoAnswerError(os.strerror(error.errno or errno.ETIMEDOUT)) from error
-        raise
+        what = "the kernel cannot be asked for routes"
+        raise shortage(error, what) or CannotMeasureError(
+            f"{what}: {error.strerror}", remedy="try: ip route; ip -brief link"
+        ) from error
 
 
 def _family_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> socket.AddressFamily:

@@ -159,9 +159,19 @@ def test_a_name_without_address_gives_1() -> None:
         (("tcp_connect", "127.0.0.1", "--interface", "absent0"), "ip -brief address"),
         (("tcp_connect", "127.0.0.1", "--source", "192.0.2.77"), "192.0.2.77"),
         (("tcp_connect", "two words"), "neither a name nor an address"),
-        (("tcp_connect", "127.0.0.1", "--count", "0"), "count: 0"),
+        (("tcp_connect", "127.0.0.1", "--count", "0"), "nhip measure tcp_connect: --count 0: expected"),
+        (("tcp_connect", "127.0.0.1", "--set", "count=0"), "tcp_connect: --set count=0: expected"),
+        (("tcp_connect", "127.0.0.1", "--fwmark", "0"), "nhip measure: --fwmark 0: expected"),
+        (("tcp_connect", "127.0.0.1", "--source", "x"), "nhip measure: --source 'x': is no address"),
+        (
+            ("tcp_connect", "127.0.0.1", "--set", "zz=1"),
+            "--set zz: no setting of tcp_connect; see: nhip kinds",
+        ),
         (("tcp_connect", "127.0.0.1", "--size", "9"), "--size"),
-        (("tcp_connect", "127.0.0.1", "--set", "cuont=1"), "did you mean 'count'?"),
+        (
+            ("tcp_connect", "127.0.0.1", "--set", "cuont=1"),
+            "did you mean 'count'? see: nhip kinds tcp_connect",
+        ),
         (("tcp_connect", "127.0.0.1", "--set", "count"), "KEY=VALUE"),
         (("tcp_connect", "127.0.0.1", "--port", "99999"), "65535"),
         (("tcp_connect",), "TARGET"),
@@ -173,6 +183,7 @@ def test_what_this_host_cannot_do_gives_2_and_says_what_to_do(arguments: tuple[s
     assert says in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+    assert "of this file" not in done.stderr
 
 
 def test_a_test_of_which_nothing_left_this_host_gives_2() -> None:

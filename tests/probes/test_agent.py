@@ -21,9 +21,10 @@ import pytest
 
 from nhip import config, wire
 from nhip.clock import SystemClock
-from nhip.errors import ConfigError
+from nhip.errors import CannotMeasureError, ConfigError
 from probes.agent import Agent
 from probes.agent_config import AgentConfig
+from probes.line.modem import Modem
 from probes.spool import Spool
 from tests.lab import recording_probes
 from tests.lab.scripted_collector import Act, ScriptedCollector
@@ -207,6 +208,56 @@ def test_a_host_that_cannot_measure_is_counted_and_makes_no_record(
         assert collector.stored == []
         assert agent_status(collector)["tests_total"] == 0
     assert "ip -brief address" in caplog.text
+
+
+def test_a_host_that_still_cannot_measure_does_not_fill_the_log(
+    agent_of: AgentOf, recording: list[recording_probes.Run], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nhip.probe")
+    with ScriptedCollector() as collector:
+        agent = agent_of(collector, [{"kind": "light", "settings": {"cannot": True}}] * 2)
+        until(lambda: agent.status().tests_failed_to_run_total >= 5)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said == ["test light towards server did not run: this host could not; do something"] * 2
+
+
+class HungModems:
+    """A manager that is asked and does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def modems(self) -> tuple[Modem, ...]:
+        self.asked.set()
+        self.let_go.wait(60)
+        raise CannotMeasureError("ModemManager cannot be asked", remedy="start it")
+
+
+def test_a_modem_manager_that_hangs_holds_up_no_other_test(
+    tmp_path: Path, recording: list[recording_probes.Run]
+) -> None:
+    """Neither a heavy test that looks for its SIM nor light ones do so while they hold the gate."""
+    modems = HungModems()
+    line = {"iccid": "8984012345678901234"}
+    with ScriptedCollector() as collector:
+        tasks = [{"kind": "heavy", "network": line}, {"kind": "light", "network": line}]
+        tasks += [{"kind": "light"}, {"kind": "heavy"}]
+        table = table_of(tmp_path, collector.url, tasks)
+        found = config.convert(table, AgentConfig, "test", environment={})
+        agent = Agent(found, SystemClock(), modems=modems)
+        agent.start()
+        try:
+            assert modems.asked.wait(20)
+            recording.clear()
+            until(lambda: {run.kind for run in recording} == {"light", "heavy"})
+            assert not modems.let_go.is_set()
+            assert agent.status().tests_failed_to_run_total == 0
+            modems.let_go.set()
+            until(lambda: agent.status().tests_failed_to_run_total >= 2)
+        finally:
+            modems.let_go.set()
+            agent.close()
 
 
 def test_a_fault_of_ours_in_one_task_does_not_stop_the_others(

@@ -32,6 +32,7 @@ from probes.line.namespace import Namespace
 from probes.line.netlink import LineCount
 from probes.line.proof import least_octets_sent, other_octets, shortfall, with_counts
 from probes.line.way import WayWatch
+from probes.look_ups import LookUps
 from probes.network import Address, HostNetwork, Way, notes_on_name
 from probes.server.dns_responder import DnsResponder, DnsResponderConfig
 from tests.lab.bare_namespace import bare_namespace
@@ -275,6 +276,85 @@ def test_a_namespace_without_a_resolver_of_its_own_does_not_blame_the_name(tmp_p
         if "nameserver 127." in Path("/etc/resolv.conf").read_text(encoding="utf-8"):
             with pytest.raises(CannotMeasureError, match=f"namespace {name} has no resolver"):
                 HostNetwork(namespace=namespace).resolve("host.invalid", 80, timeout_seconds=0.2)
+
+
+def in_own_file_system(program: str, *arguments: str) -> list[str]:
+    """What the program prints in a mount namespace of its own, whose /run and /etc it may cover."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    done = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.lab
+def test_a_file_of_the_namespace_without_a_counterpart_is_passed_over(tmp_path: Path) -> None:
+    with bare_namespace() as name:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "hosts").write_text("192.0.2.47 host.of-the-namespace.example\n", encoding="ascii")
+        (folder / "file-that-the-host-has-not").touch()
+        (folder / "folder-that-the-host-has-not").mkdir()
+        network = HostNetwork(namespace=Namespace(name, files=tmp_path))
+        found = network.resolve("host.of-the-namespace.example", 80, timeout_seconds=5)
+        assert found == Address(socket.AF_INET, ("192.0.2.47", 80))
+
+
+@pytest.mark.lab
+def test_a_resolver_of_the_namespace_that_cannot_be_shown_is_not_replaced_by_another(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys\n"
+        "from pathlib import Path\n"
+        "from nhip.errors import CannotMeasureError\n"
+        "from probes.line.namespace import Namespace\n"
+        "from probes.network import HostNetwork\n"
+        "subprocess.run(['mount', '-t', 'tmpfs', 'none', '/etc'], check=True)\n"
+        "network = HostNetwork(namespace=Namespace(sys.argv[1], files=Path(sys.argv[2])))\n"
+        "try:\n    network.resolve('host.invalid', 80, timeout_seconds=5)\n"
+        "except CannotMeasureError as error:\n    print(error)\n"
+    )
+    with bare_namespace() as name:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "resolv.conf").write_text("nameserver 127.0.0.1\n", encoding="ascii")
+        (said,) = in_own_file_system(program, name, str(tmp_path))
+    assert "this host has no /etc/resolv.conf to stand in for" in said
+    assert "touch /etc/resolv.conf" in said
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("own_files", [True, False])
+def test_a_daemon_of_the_host_never_answers_for_a_namespace(own_files: bool, tmp_path: Path) -> None:
+    """Whatever the C library knows of such daemons: where it would ask one, nobody listens any more."""
+    path = tmp_path / "daemon"
+
+    def ask_the_daemon(*_question: object) -> list[object]:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(path))
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.99", 80))]
+
+    def asked_from(namespace: Namespace | None) -> Address | None:
+        network = HostNetwork(namespace=namespace, look_ups=LookUps(ask=ask_the_daemon))
+        return network.resolve("host.example", 80, timeout_seconds=5)
+
+    with bare_namespace() as name, socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(path))
+        daemon.listen(8)
+        (tmp_path / name).mkdir()
+        if own_files:
+            (tmp_path / name / "resolv.conf").write_text("nameserver 127.0.0.1\n", encoding="ascii")
+        namespace = Namespace(name, files=tmp_path, daemons=(path, tmp_path / "absent"))
+        with contextlib.suppress(CannotMeasureError):  # it may have no resolver but the daemon's
+            assert asked_from(namespace) is None
+        # The twins: the host has its daemon as before, and a namespace that hides nothing would ask it.
+        assert asked_from(None) == Address(socket.AF_INET, ("192.0.2.99", 80))
+        assert asked_from(replace(namespace, daemons=())) == Address(socket.AF_INET, ("192.0.2.99", 80))
+        assert str(path) not in Path("/proc/self/mounts").read_text(encoding="utf-8")
 
 
 @pytest.mark.lab

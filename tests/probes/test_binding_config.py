@@ -243,10 +243,10 @@ def test_measure_over_a_dead_modem_gives_2_and_what_to_do(uplinks: Uplinks) -> N
     [
         (("--netns", "absent"), "there is no network namespace absent"),
         (("--fwmark", "seven"), "'seven' is no number"),
-        (("--fwmark", "0"), "fwmark: 0"),
-        (("--iccid", "12"), "iccid: '12'"),
+        (("--fwmark", "0"), "nhip measure: --fwmark 0: expected"),
+        (("--iccid", "12"), "--iccid '12': expected"),
         (("--iccid", ICCID, "--interface", "lo"), "stands beside iccid"),
-        (("--source", "localhost"), "source: 'localhost': is no address"),
+        (("--source", "localhost"), "--source 'localhost': is no address"),
     ],
 )
 def test_a_line_that_cannot_be_ends_with_2(arguments: tuple[str, ...], says: str) -> None:

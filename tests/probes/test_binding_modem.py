@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from nhip.errors import CannotMeasureError
-from probes.line.modem import Bearer, FixedModems, Modem, ModemManager, sim_line
+from probes.line.modem import Bearer, FixedModems, Modem, ModemManager, RecentModems, sim_line
+from tests.lab.fake_clock import FakeClock
 from tests.lab.modem_manager import (
     CONNECTED,
     FAILED,
@@ -89,6 +90,52 @@ class Replugged:
 def test_a_sim_that_was_connected_anew_is_not_the_line_it_was(after: tuple[Modem, ...], says: str) -> None:
     line = sim_line(ICCID, Replugged((MODEM,), after))
     with pytest.raises(CannotMeasureError, match=says):
+        line.check()
+
+
+# Asked a moment ago
+
+
+@dataclass
+class Asked:
+    """A table that counts, and fails when told to."""
+
+    asked: int = 0
+    failing: bool = False
+
+    def modems(self) -> tuple[Modem, ...]:
+        self.asked += 1
+        if self.failing:
+            raise CannotMeasureError("nobody there", remedy="start it")
+        return (replace(MODEM, bearers=(replace(BEARER, attempts=self.asked),)),)
+
+
+def test_tasks_that_run_together_ask_the_manager_once() -> None:
+    source, clock = Asked(), FakeClock()
+    recent = RecentModems(source, clock, seconds=3)
+    for _ in range(5):
+        assert sim_line(ICCID, recent).connection.attempts == 1
+        clock.advance(0.5)
+    clock.advance(1)
+    assert sim_line(ICCID, recent).connection.attempts == 2
+    assert source.asked == 2
+
+
+def test_that_nobody_could_be_asked_is_remembered_as_well() -> None:
+    source, clock = Asked(failing=True), FakeClock()
+    recent = RecentModems(source, clock, seconds=3)
+    for _ in range(3):
+        with pytest.raises(CannotMeasureError, match="nobody there; start it"):
+            recent.modems()
+    assert source.asked == 1
+    source.failing = False
+    clock.advance(3.1)
+    assert recent.modems()
+
+
+def test_whether_a_line_is_still_the_same_is_never_answered_from_memory() -> None:
+    line = sim_line(ICCID, RecentModems(Asked(), FakeClock()))
+    with pytest.raises(CannotMeasureError, match="connected anew during the test"):
         line.check()
 
 
@@ -180,6 +227,8 @@ def test_a_host_without_modem_manager_is_told_what_to_install() -> None:
         ("echo '[]'", "wrote no table"),
         ("exit 3", "ended with 3"),
         ("echo 'error: no' >&2; exit 1", "error: no"),
+        (r"printf 'a\033]0;x\007\033[2Jb\tc\n\377' >&2; exit 1", r"asked: a\?\]0;x\?\?\[2Jb\?c; \ufffd;"),
+        (r"printf '\377'", "wrote no JSON"),
     ],
 )
 def test_an_answer_that_is_none_is_no_modem(script: str, says: str, tmp_path: Path) -> None:

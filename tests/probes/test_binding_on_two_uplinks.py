@@ -22,7 +22,7 @@ from probes.api import ProbeContext
 from probes.line.config import LineSection
 from probes.line.modem import Bearer, Modem
 from probes.line.namespace import Namespace
-from probes.network import HostNetwork
+from probes.network import Address, HostNetwork
 from probes.reflector import Reflector
 from probes.registry import PROBES
 from probes.server import MeasurementServer, ServerConfig
@@ -203,6 +203,48 @@ def meanwhile(act: Callable[[], None], after_seconds: float) -> Iterator[None]:
         yield
     finally:
         timer.join()
+
+
+# A name with addresses of both IP versions
+
+
+class DualStack(HostNetwork):
+    """Every name has an IPv6 and an IPv4 address, in the order that the default route would have them."""
+
+    def resolve_all(self, host: str, port: int, *, timeout_seconds: float) -> tuple[Address, ...]:
+        both = (Address(socket.AF_INET6, (SERVER_V6, port, 0, 0)), Address(socket.AF_INET, (SERVER_V4, port)))
+        return tuple(address for address in both if self.ip_version in (None, address.ip_version))
+
+
+def without_ipv6(uplinks: Uplinks, interface: str) -> None:
+    uplinks.ip("-6", "route", "flush", "dev", interface)
+
+
+@each_kind
+@pytest.mark.parametrize(("line", "bound"), [("modem-b", {"interface": "modem-b"}), ("eth-a", {})])
+def test_a_line_with_ipv4_alone_is_measured_over_ipv4_whatever_the_default_route_prefers(
+    kind: str, line: str, bound: dict[str, str], silent: Uplinks
+) -> None:
+    without_ipv6(silent, line)
+    if not bound:
+        without_ipv6(silent, "modem-b")
+    sample = measure(kind, "dual.example", DualStack(**bound))  # type: ignore[arg-type]
+    assert sample.address == SERVER_V4
+    assert sample.facts["way_interface"] == line
+    (note,) = [note for note in sample.notes if note.startswith("not measured")]
+    assert note.startswith(f"not measured: {SERVER_V6} (this host has no route to {SERVER_V6}")
+
+
+@each_kind
+def test_a_line_with_neither_version_is_no_measurement_of_either(kind: str, silent: Uplinks) -> None:
+    silent.kill("no route")
+    before = silent.packets_sent()
+    with pytest.raises(CannotMeasureError, match=f"no route to {SERVER_V6} by interface modem-b") as failure:
+        measure(kind, "dual.example", DualStack(interface="modem-b"))
+    assert "ip_version = 4" in failure.value.remedy
+    assert silent.packets_sent() == before
+    with pytest.raises(CannotMeasureError, match=f"no route to {SERVER_V4} by interface modem-b"):
+        measure(kind, "dual.example", DualStack(interface="modem-b", ip_version=4))
 
 
 # A modem that works

@@ -63,6 +63,52 @@ def test_records_come_back_in_order_with_rising_numbers_of_one_epoch(spool: Spoo
     assert spooled.through == 5
 
 
+def test_many_records_are_kept_with_one_commit_and_numbered_like_any_other(spool: Spool) -> None:
+    before = append(spool, 2)
+    commits: list[str] = []
+    spool._require().set_trace_callback(
+        lambda statement: commits.append(statement) if statement.startswith("COMMIT") else None
+    )
+    kept = spool.append_all([records.record() for _ in range(100)])
+    assert len(commits) == 1
+    # The twin: one by one they cost a write to the disk each.
+    after = append(spool, 3)
+    assert len(commits) == 4
+    assert [record.sequence for record in kept] == list(range(3, 103))
+    spooled = spool.oldest(1000, LARGE)
+    assert spooled is not None
+    assert [wire.decode_record(body) for body in spooled.bodies] == [*before, *kept, *after]
+    sizes = sum(len(pack(wire.encode_record(record))) for record in (*before, *kept, *after))
+    assert spool.state().octets == sizes
+    assert spool.append_all([]) == []
+
+
+def test_of_many_records_all_are_kept_or_none(spool: Spool) -> None:
+    append(spool, 2)
+    with spool._require() as connection:
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON record WHEN NEW.sequence = 50 "
+            "BEGIN SELECT raise(ABORT, 'the disk'); END"
+        )
+    with pytest.raises(StoreError, match="the disk"):
+        spool.append_all([records.record() for _ in range(100)])
+    assert sequences(spool) == [1, 2]
+    assert spool.state().records == 2
+    assert [record.sequence for record in spool.append_all([records.record()] * 3)] == [3, 4, 5]
+
+
+def test_many_records_at_once_push_out_the_oldest_counted_like_any_other(tmp_path: Path) -> None:
+    size = len(pack(wire.encode_record(records.record())))
+    spool = opened(tmp_path / "s", 20 * size)
+    append(spool, 5)
+    spool.append_all([records.record() for _ in range(60)])
+    state = spool.state()
+    assert state.records + state.dropped_total == 65
+    assert sequences(spool)[-1] == 65
+    assert state.octets <= 20 * size
+    spool.close()
+
+
 def test_an_empty_spool_has_nothing(spool: Spool) -> None:
     assert spool.oldest(10, LARGE) is None
     assert spool.state().records == 0

@@ -13,6 +13,7 @@ from nhip.clock import SystemClock
 from nhip.errors import ConfigError
 from probes.agent import Agent
 from probes.agent_config import AgentConfig
+from tests.lab import records
 from tests.lab.scripted_collector import ScriptedCollector
 
 
@@ -57,6 +58,25 @@ def test_records_of_a_group_reach_the_collector(icmp: None, tmp_path: Path) -> N
         assert record["parameters"]["schedule_interval_seconds"] == 1.0
         assert record["access"]["operator"] == "alpha"
         assert record["counters"]["lost"] == 0
+
+
+def test_records_of_the_engine_are_spooled_many_at_once_and_counted_one_by_one(tmp_path: Path) -> None:
+    agent = agent_of(tmp_path, "http://127.0.0.1:9")
+    agent._spool.start()
+    commits: list[str] = []
+    agent._spool._require().set_trace_callback(
+        lambda statement: commits.append(statement) if statement.startswith("COMMIT") else None
+    )
+    agent._keep([records.record() for _ in range(1200)])
+    assert (agent.status().spool_records, agent.status().tests_total) == (1200, 1200)
+    assert len(commits) == 3
+    agent._spool._require().execute(
+        "CREATE TRIGGER no BEFORE INSERT ON record BEGIN SELECT raise(ABORT, 'x'); END"
+    )
+    agent._keep([records.record() for _ in range(600)])
+    assert agent.status().spool_records == 1200
+    assert agent.status().tests_failed_to_run_total == 600
+    agent.close()
 
 
 def test_a_group_beyond_this_host_stops_the_start_with_the_reason(icmp: None, tmp_path: Path) -> None:

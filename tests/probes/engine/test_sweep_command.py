@@ -66,9 +66,10 @@ def test_nobody_answering_is_exit_code_one(icmp: None) -> None:
     ("arguments", "said"),
     [
         (["--maximum", "5"], "can do 5"),
-        (["--size", "20"], "size_octets"),
+        (["--size", "20"], "nhip sweep: --size 20: expected"),
         (["--interface", "wwan7"], "wwan7"),
-        (["--interval", "0"], "interval_seconds"),
+        (["--interval", "0"], "nhip sweep: --interval 0.0: expected"),
+        (["--source", "x"], "nhip sweep: --source 'x': is no address"),
     ],
 )
 def test_what_cannot_be_done_is_exit_code_two_and_says_why(
