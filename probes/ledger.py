@@ -150,9 +150,9 @@ class Ledger:
 
         `uncertainty_ns` is how far carrying one kernel stamp to the monotonic clock may move it,
         `moderation_ns` how long the card may have held an arrival back. An arrival stamped in user space may
-        be off by as much as this process was seen to be late in this stream, since what delays a sender delays
-        a reader. Of a departure stamped there nobody knows: a queue may have held the packet after it was
-        handed over.
+        be off by as much as this process was seen to be late in this stream, since what delays a sender
+        delays a reader. Of a departure stamped there nobody knows: a queue may have held the packet after it
+        was handed over.
         """
         lags = [dispatch.lag_ns for dispatch in self._sent.values() if dispatch.lag_ns is not None]
         longest_lag_ns = max(lags, default=None)
