@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from nhip import statistics, wire
+from nhip.emodel import SATISFACTION_WORDS, satisfaction
 from nhip.language import Language, megabits, milliseconds, number, percent, text
 from nhip.measurement import Counters, Outcome, Sample, Statistic, Summary
 from nhip.words import FINDING_WORDS, OUTCOME_WORDS, STAMP_WORDS, word
@@ -150,6 +151,8 @@ def _statistic_row(statistic: Statistic, language: Language) -> tuple[str, str]:
         value = f"{datetime.datetime.fromtimestamp(statistic.value, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
     else:
         value = number(statistic.value, 0 if float(statistic.value).is_integer() else 3, language)
+        if statistic.name == "mos":
+            value += f" {SATISFACTION_WORDS[satisfaction(statistic.value)][language]}"
     return label, f"{value}   ({statistic.definition})"
 
 

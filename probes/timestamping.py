@@ -7,7 +7,7 @@ milliseconds when the host is busy. The kernel stamps a packet where it leaves t
 What is asked for, and what there is when it is refused::
 
     hardware   both ends, by the network card's own clock   where an administrator has switched it on
-    kernel     both ends (SO_TIMESTAMPING)                   Linux 3.17 and any driver that stamps
+    kernel     both ends (SO_TIMESTAMPING)                   Linux 4.0 and any driver that stamps
     kernel     arrival only (SO_TIMESTAMPNS)                 the departure is then stamped in user space
     user       neither
 

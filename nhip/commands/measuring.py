@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from nhip.commands.common import explained, json_text
 from nhip.errors import CannotMeasureError, ConfigError
 from nhip.extras import missing_extra
+
+if TYPE_CHECKING:
+    from probes.network import HostNetwork
 
 _NO_FILE = "command line"
 _UNKNOWN_KEY = "is no key of this file"
@@ -33,6 +36,27 @@ _SWEEP_OPTIONS = {
     "maximum_probes_per_second": "--maximum",
 }
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _line_options(command: F) -> F:
+    """Which line packets leave by; the command gets them as keywords for :func:`_network`."""
+    for option in reversed(
+        (
+            click.option("--interface", help="Send through this interface only."),
+            click.option("--source", help="Send from this address."),
+            click.option(
+                "--fwmark", metavar="MARK", help="Send with this routing mark, 7 or 0x7 (CAP_NET_ADMIN)."
+            ),
+            click.option("--netns", help="Send inside this network namespace, a name or a path (root)."),
+            click.option("--iccid", help="Send by the modem that has this SIM, as ModemManager tells."),
+            click.option("-4", "ip_version", flag_value=4, type=int, help="IPv4 only."),
+            click.option("-6", "ip_version", flag_value=6, type=int, help="IPv6 only."),
+        )
+    ):
+        command = option(command)
+    return command
+
 
 @click.command()
 @click.argument("kind")
@@ -42,19 +66,14 @@ _SWEEP_OPTIONS = {
 @click.option("--size", type=int, help="Octets of payload in each.")
 @click.option("--timeout", type=float, help="Seconds after which a packet is lost.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of the target, where the kind has one.")
-@click.option("--interface", help="Send through this interface only.")
-@click.option("--source", help="Send from this address.")
-@click.option("--fwmark", metavar="MARK", help="Send with this routing mark, 7 or 0x7 (CAP_NET_ADMIN).")
-@click.option("--netns", help="Send inside this network namespace, a name or a path (root).")
-@click.option("--iccid", help="Send by the modem that has this SIM, as ModemManager tells.")
-@click.option("-4", "ip_version", flag_value=4, type=int, help="IPv4 only.")
-@click.option("-6", "ip_version", flag_value=6, type=int, help="IPv6 only.")
+@_line_options
 @click.option("--set", "extra", multiple=True, metavar="KEY=VALUE", help="Any other setting of the kind.")
 @click.option("--services", is_flag=True, help="Also say how ready the line is for ten groups of services.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def measure(
     language: Any,
+    /,
     kind: str,
     target: str,
     count: int | None,
@@ -62,15 +81,10 @@ def measure(
     size: int | None,
     timeout: float | None,
     port: int | None,
-    interface: str | None,
-    source: str | None,
-    fwmark: str | None,
-    netns: str | None,
-    iccid: str | None,
-    ip_version: int | None,
     extra: tuple[str, ...],
     services: bool,
     as_json: bool,
+    **line: Any,
 ) -> None:
     """Run one test of KIND towards TARGET and print what it found.
 
@@ -88,18 +102,8 @@ def measure(
     from nhip.config import convert
     from nhip.measurement import Target
     from probes.api import ProbeContext
-    from probes.line.config import LineSection
-    from probes.line.modem import ModemManager
     from probes.registry import PROBES
 
-    line = {
-        "interface": interface,
-        "source": source,
-        "fwmark": _number(fwmark, "--fwmark"),
-        "netns": netns,
-        "iccid": iccid,
-        "ip_version": ip_version,
-    }
     options = {
         "--count": ("count", count),
         "--interval": ("interval_seconds", interval),
@@ -121,12 +125,8 @@ def measure(
         given = {key: option for option, (key, value) in options.items() if value is not None}
         with _as_options(f"nhip measure {kind}", given, kind):
             probe = probe_type(convert(table, probe_type.Config, _NO_FILE, environment={}))
-        with _as_options("nhip measure", _LINE_OPTIONS):
-            section = convert(line, LineSection, _NO_FILE, environment={})
-            section.check(f"{_NO_FILE}:")
-        context = ProbeContext(
-            clock=SystemClock(), network=section.network(ModemManager()), cancelled=cancelled
-        )
+        network = _network("nhip measure", line)
+        context = ProbeContext(clock=SystemClock(), network=network, cancelled=cancelled)
         signal.signal(signal.SIGINT, lambda *_: cancelled.set())
         sample = probe.measure(Target(id="target", host=target, port=port), context)
     if as_json:
@@ -172,14 +172,12 @@ def kinds(kind: str | None) -> None:
 @click.option("--poisson", is_flag=True, help="Random gaps instead of equal ones.")
 @click.option("--maximum", type=float, help="Refuse more probes a second; measured by default.")
 @click.option("--worst", default=20, show_default=True, help="How many targets to show; 0 for all.")
-@click.option("--interface", help="Send through this interface only.")
-@click.option("--source", help="Send from this address.")
-@click.option("-4", "ip_version", flag_value=4, type=int, help="IPv4 only.")
-@click.option("-6", "ip_version", flag_value=6, type=int, help="IPv6 only.")
+@_line_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
 def sweep(
     language: Any,
+    /,
     targets: str,
     interval: float,
     seconds: float,
@@ -190,10 +188,8 @@ def sweep(
     poisson: bool,
     maximum: float | None,
     worst: int,
-    interface: str | None,
-    source: str | None,
-    ip_version: int | None,
     as_json: bool,
+    **line: Any,
 ) -> None:
     """Probe every target of the file TARGETS at once with ICMP echo, many thousands if need be.
 
@@ -205,13 +201,8 @@ def sweep(
     with explained():
         from probes.engine import sweep as view
         from probes.engine.section import SweepSettings
-        from probes.line.config import LineSection
-        from probes.line.modem import ModemManager
 
-        line = {"interface": interface, "source": source, "ip_version": ip_version}
-        with _as_options("nhip sweep", _LINE_OPTIONS):
-            section = convert(line, LineSection, _NO_FILE, environment={})
-            section.check(f"{_NO_FILE}:")
+        network = _network("nhip sweep", line)
         settings = {
             "seconds": seconds,
             "interval_seconds": interval,
@@ -228,7 +219,7 @@ def sweep(
             view.targets_of(targets),
             checked,
             SystemClock(),
-            section.network(ModemManager()),
+            network,
             on_start=view.stop_on_interrupt,
         )
     if as_json:
@@ -236,6 +227,19 @@ def sweep(
     else:
         click.echo(view.table(result, language, worst=worst))
     sys.exit(result.exit_code)
+
+
+def _network(command: str, line: Mapping[str, Any]) -> HostNetwork:
+    """The network that the options of :func:`_line_options` describe; ConfigError names the wrong one."""
+    from nhip.config import convert
+    from probes.line.config import LineSection
+    from probes.line.modem import ModemManager
+
+    table = {**line, "fwmark": _number(line["fwmark"], "--fwmark")}
+    with _as_options(command, _LINE_OPTIONS):
+        section = convert(table, LineSection, _NO_FILE, environment={})
+        section.check(f"{_NO_FILE}:")
+    return section.network(ModemManager())
 
 
 @contextlib.contextmanager

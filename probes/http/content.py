@@ -31,11 +31,6 @@ class ContentCheck:
         needles = [*self._wanted.values(), *self._unwanted.values()]
         self._kept_octets = max(map(len, needles), default=1) - 1
 
-    @property
-    def wants_body(self) -> bool:
-        """Whether anything is expected of the body."""
-        return bool(self._wanted or self._unwanted or self._sha256)
-
     def read(self, part: bytes) -> None:
         """The next piece of the body."""
         if self._sha256:

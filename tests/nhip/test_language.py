@@ -20,6 +20,8 @@ from nhip.language import (
     rate,
     text,
 )
+from nhip.measurement import Statistic
+from tests.lab.samples import MS, received, sample
 
 VI, EN = Language.VIETNAMESE, Language.ENGLISH
 
@@ -137,3 +139,16 @@ def test_every_statistic_of_traffic_has_a_word_in_both_languages() -> None:
     for both in TRAFFIC_STATISTICS.values():
         assert set(both) == set(Language)
         assert "_" not in both[VI] + both[EN]
+
+
+@pytest.mark.parametrize(
+    ("language", "band"), [(VI, "nhiều người không hài lòng"), (EN, "many users dissatisfied")]
+)
+def test_an_opinion_score_says_what_it_means_to_people(language: Language, band: str) -> None:
+    score = Statistic(name="mos", value=3.2, unit="score", count=100, definition="ITU-T G.107", of="g711/up")
+    row = next(
+        line
+        for line in measure_table.table(sample([received(0, MS)], statistics=(score,)), language).splitlines()
+        if "G.107" in line
+    )
+    assert band in row

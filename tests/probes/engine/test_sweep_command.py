@@ -70,6 +70,7 @@ def test_nobody_answering_is_exit_code_one(icmp: None) -> None:
         (["--interface", "wwan7"], "wwan7"),
         (["--interval", "0"], "nhip sweep: --interval 0.0: expected"),
         (["--source", "x"], "nhip sweep: --source 'x': is no address"),
+        (["--netns", "absent"], "no network namespace absent"),
     ],
 )
 def test_what_cannot_be_done_is_exit_code_two_and_says_why(
