@@ -73,6 +73,7 @@ class Demo:
     keep: Path | None
     unprivileged: bool
     _stop: threading.Event = field(default_factory=threading.Event)
+    _flows: dict[str, truth.KnownFlows] = field(default_factory=dict)
     _children: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
     _accesses: list[files.AccessPlan] = field(default_factory=list)
     _forecast_failure: str = ""
@@ -218,7 +219,9 @@ class Demo:
             truth_file,
             [
                 truth.access_truth(
-                    document.link(access.host),
+                    self._flows.setdefault(access.host, truth.KnownFlows()).completed(
+                        document.link(access.host)
+                    ),
                     lab.singletons(access.host, since_wall_ns=since_wall_ns),
                     destination=lab.address("server"),
                     kinds=self._variant.truth_kinds,

@@ -7,7 +7,9 @@ from the octets the emulated link delivered, between the same two moments as the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from nhip.lab.report import FlowHalf, LinkTruth, Singleton, TcpFlow
 
 # A flow with less payload than this is no file transfer but a page, a receipt or an empty connection.
 SMALLEST_FILE_OCTETS = 100_000
+# No port is taken anew within a second, and the date of one opening is told to far better than that.
+_SAME_OPENING_NS = 500_000_000
+_MOST_REPLACED = 500
 _NANOSECONDS = statistics.NANOSECONDS_PER_SECOND
 
 
@@ -43,6 +48,28 @@ def access_truth(
         "down_bits_per_second": statistics.mean(list(_speeds(link.tcp_flows, "down"))),
         "up_bits_per_second": statistics.mean(list(_speeds(link.tcp_flows, "up"))),
     }
+
+
+class KnownFlows:
+    """Remembers the flows whose ports a later connection took: the lab shows only the newest of those.
+
+    Without it the one upload of an access vanishes from the truth when another test happens to get the
+    same port within the minute, and the page has a measured speed with nothing to hold it against.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[tuple[str, int, str, int], TcpFlow] = {}
+        self._replaced: deque[TcpFlow] = deque(maxlen=_MOST_REPLACED)
+
+    def completed(self, link: LinkTruth) -> LinkTruth:
+        """`link` with the flows that it has shown before and no longer does."""
+        for flow in link.tcp_flows:
+            key = (flow.client, flow.client_port, flow.server, flow.server_port)
+            old = self._newest.get(key)
+            if old is not None and flow.opened_wall_ns - old.opened_wall_ns > _SAME_OPENING_NS:
+                self._replaced.append(old)
+            self._newest[key] = flow
+        return replace(link, tcp_flows=(*self._replaced, *link.tcp_flows))
 
 
 def whole_tests(requests: Iterable[Singleton], count: int) -> list[list[Singleton]]:

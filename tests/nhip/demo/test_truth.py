@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from nhip.demo.truth import access_truth, whole_tests
+from nhip.demo.truth import KnownFlows, access_truth, whole_tests
 from nhip.lab.effects import Effects
 from nhip.lab.report import DirectionTruth, FlowHalf, LinkTruth, OwnError, Singleton, TcpFlow
 
@@ -79,3 +81,14 @@ def test_pages_and_empty_connections_have_no_speed() -> None:
 def test_what_is_not_known_is_none() -> None:
     found = truth_of([])
     assert found["delay_seconds"] is None and found["loss_ratio"] is None
+
+
+def test_a_file_is_not_forgotten_when_another_connection_takes_its_ports() -> None:
+    known = KnownFlows()
+    file = TcpFlow("198.18.11.2", 40000, "198.18.0.2", 8862, START, None, None)
+    still = replace(file, opened_wall_ns=START + 1_000)  # the same opening, told a little otherwise
+    later = replace(file, opened_wall_ns=START + 30 * 10**9)
+    assert known.completed(link(file)).tcp_flows == (file,)
+    assert known.completed(link(still)).tcp_flows == (still,)
+    assert known.completed(link(later)).tcp_flows == (still, later)
+    assert known.completed(link(later)).tcp_flows == (still, later)
